@@ -1,0 +1,42 @@
+# Two commands do all the set-up: make quickstart, make test. `make help` lists the rest.
+# Everything that is made lies in .work (and the cairn binary beside this file).
+
+env = . ./tools/env.sh
+go  = $(env) && nice -n 5 go
+pkgs = ./...
+
+.PHONY: help build quickstart test race lint vet-all tidy fuzz crash kill bench-plan interop clean
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
+
+build: ## build ./cairn, static, without a C compiler
+	@$(env) && CGO_ENABLED=0 go build -trimpath -o cairn ./cmd/cairn
+
+quickstart: ## protect a real disk end to end, in under three minutes
+	@need_kib=6000000; $(env) && CGO_ENABLED=0 go build -trimpath -o .work/bin/cairn ./cmd/cairn && \
+	  CGO_ENABLED=0 go build -trimpath -o .work/bin/quickstart ./tools/quickstart && \
+	  exec .work/bin/quickstart -cairn .work/bin/cairn -dir .work/quickstart
+
+test: ## every package's tests, without root, network or C compiler
+	@$(env) && CGO_ENABLED=0 go run ./tools/runtests $(TESTFLAGS) $(pkgs)
+
+race: ## the same under the race detector (needs a C compiler)
+	@$(env) && CGO_ENABLED=1 go run ./tools/runtests -race $(TESTFLAGS) $(pkgs)
+
+lint: vet-all ## go vet for four systems, and the linters of .golangci.yml
+	@$(env) && test -x .work/bin/golangci-lint || GOBIN="$$(pwd)/.work/bin" GOFLAGS= go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+	@$(env) && .work/bin/golangci-lint run $(pkgs) && echo "lint: clean"
+
+# What is not tied to Linux has to build elsewhere from the first day on.
+portable = . ./ltfs/... ./client/... ./internal/policy/... ./internal/format/... ./internal/system/zfs/... ./internal/app/cli/...
+vet-all: ## go vet on Linux, and of the portable packages for freebsd, darwin and solaris
+	@$(env) && go vet $(pkgs)
+	@$(env) && for os in freebsd darwin solaris; do \
+	  found=$$(GOOS=$$os go list $(portable) 2>/dev/null) || exit 1; \
+	  GOOS=$$os CGO_ENABLED=0 go vet $$found || exit 1; echo "vet: $$os clean"; done
+
+tidy: ## the rules about the tree itself
+	@$(env) && go test -count=1 ./tools/tidy
+
+clean: ## remove everything that was made
+	@chmod -R u+w .work 2>/dev/null; rm -rf .work cairn
