@@ -1,0 +1,28 @@
+package client
+
+// NewVolume says how to make or adopt a volume.
+type NewVolume struct {
+	Name   string `json:"name"`
+	Size   int64  `json:"size,omitempty"`   // bytes of a new sparse volume
+	Origin string `json:"origin,omitempty"` // file or device to adopt in place
+	Store  string `json:"store,omitempty"`  // folder for what snapshots need; empty: below the state folder
+}
+
+// Serve asks the daemon to export volumes it hosts over NBD for as long as the
+// request stands.
+type Serve struct {
+	Volumes  []string `json:"volumes"` // DATASET or DATASET@SNAPSHOT; none: everything
+	Network  string   `json:"network"` // "unix" or "tcp"
+	Address  string   `json:"address"`
+	ReadOnly bool     `json:"read_only,omitempty"`
+	CA       string   `json:"ca,omitempty"` // paths of PEM files; all three or none
+	Cert     string   `json:"cert,omitempty"`
+	Key      string   `json:"key,omitempty"`
+}
+
+// Serving is the daemon's answer once it listens.
+type Serving struct {
+	Network string   `json:"network"`
+	Address string   `json:"address"`
+	Exports []string `json:"exports"`
+}
