@@ -29,13 +29,13 @@ type Config struct {
 	// File is the absolute path of the main file.
 	File string `yaml:"-"`
 
-	Include []string `yaml:"include" as:"path" doc:"files (*.yml) or folders of such files with more jobs and volumes; relative to the including file"`
-	Global  Global   `yaml:"global" doc:"settings of the daemon as a whole"`
-	Volumes []Volume `yaml:"volumes" doc:"block volumes that this file declares, by name; jobs select from them"`
-	Jobs    []Job    `yaml:"jobs" doc:"what is captured, replicated and pruned, when and to where"`
+	Include []string  `yaml:"include" as:"path" doc:"files (*.yml) or folders of such files with more jobs and volumes; relative to the including file"`
+	Global  Global    `yaml:"global" doc:"settings of the daemon as a whole"`
+	Volumes []*Volume `yaml:"volumes" doc:"block volumes that this file declares, by name; jobs select from them"`
+	Jobs    []*Job    `yaml:"jobs" doc:"what is captured, replicated and pruned, when and to where"`
 
-	Tapes  map[string]any `yaml:"tapes" later:"tapes" doc:"tape drives and pools"`
-	Images map[string]any `yaml:"images" later:"images" doc:"golden images"`
+	Tapes  map[string]any `yaml:"tapes" later:"tape support" doc:"tape drives and pools"`
+	Images map[string]any `yaml:"images" later:"image support" doc:"golden images"`
 }
 
 // Pos is a place in a configuration file. Line and Column count from 1.
@@ -50,7 +50,7 @@ type Global struct {
 	State      string       `yaml:"state" as:"path" doc:"folder for the state: volumes, run history, kept listings (default /var/lib/cairn, for ordinary users $XDG_STATE_HOME/cairn)"`
 	Control    Control      `yaml:"control" doc:"the socket that commands use"`
 	Logging    []LogOutlet  `yaml:"logging" doc:"where log entries go; nothing configured means stdout, level warn, format human"`
-	Monitoring []Monitoring `yaml:"monitoring" later:"monitoring" doc:"metrics"`
+	Monitoring []Monitoring `yaml:"monitoring" later:"a metrics front" doc:"metrics"`
 	Serve      GlobalServe  `yaml:"serve" doc:"settings shared by passive jobs"`
 	NBD        []NBD        `yaml:"nbd" doc:"listeners on which every hosted volume and its snapshots are exported by name"`
 	Watchdog   Watchdog     `yaml:"watchdog" doc:"limits of standstill for every job that sets no own"`

@@ -12,15 +12,15 @@ type Job struct {
 	At Pos `yaml:"-"`
 
 	Name string `yaml:"name" required:"*" doc:"name, unique; it is written into what the job makes"`
-	Type string `yaml:"type" required:"*" values:"push pull source sink snap archive" later:"archive=archive jobs" doc:"what the job does"`
+	Type string `yaml:"type" required:"*" values:"push pull source sink snap archive" later:"archive=archives" doc:"what the job does"`
 
 	Connect *Connect `yaml:"connect" for:"push pull" required:"*" doc:"how the peer is reached"`
 	Serve   *Serve   `yaml:"serve" for:"source sink" required:"*" doc:"how peers reach this job"`
 
-	Filesystems cairn.Filter `yaml:"filesystems" for:"push source snap archive" later:"ZFS filesystems" doc:"ZFS filesystems the job selects"`
+	Filesystems cairn.Filter `yaml:"filesystems" for:"push source snap archive" later:"ZFS" doc:"ZFS filesystems the job selects"`
 	Volumes     cairn.Filter `yaml:"volumes" for:"push source snap archive" doc:"volumes the job selects"`
 
-	RootFS      string `yaml:"root_fs" for:"pull sink" later:"ZFS filesystems" doc:"filesystem below which ZFS datasets are received"`
+	RootFS      string `yaml:"root_fs" for:"pull sink" later:"ZFS" doc:"filesystem below which ZFS datasets are received"`
 	RootVolumes string `yaml:"root_volumes" for:"pull sink" doc:"name below which volumes are received: ROOT/NAME for pull, ROOT/IDENTITY/NAME for sink"`
 	AppendOnly  bool   `yaml:"append_only" for:"sink" doc:"clients can neither destroy nor rewrite what they sent"`
 
@@ -79,7 +79,7 @@ type Serve struct {
 	Type string `yaml:"type" required:"*" values:"tcp tls local stdinserver" later:"stdinserver=the ssh transport" doc:"transport"`
 
 	Listen         string            `yaml:"listen" for:"tcp tls" required:"*" as:"address" doc:"HOST:PORT to listen on; :PORT is every address"`
-	ListenFreebind bool              `yaml:"listen_freebind" for:"tcp tls" later:"listen_freebind" doc:"listen on an address that no interface has yet"`
+	ListenFreebind bool              `yaml:"listen_freebind" for:"tcp tls" later:"IP_FREEBIND" doc:"listen on an address that no interface has yet"`
 	Clients        map[string]string `yaml:"clients" for:"tcp" required:"*" doc:"client address or network (CIDR) → identity; a network's identity has one * for the address"`
 
 	CA               string        `yaml:"ca" for:"tls" required:"*" as:"file" doc:"certificate authority that signed the clients' certificates (PEM)"`
@@ -101,7 +101,7 @@ type Snapshotting struct {
 	Cron              string        `yaml:"cron" for:"cron" required:"*" as:"cron" doc:"five cron fields, with an optional leading one for seconds"`
 	TimestampFormat   string        `yaml:"timestamp_format" for:"periodic cron" default:"dense" doc:"rest of the snapshots' names: dense, human, iso-8601, unix-seconds or a Go layout"`
 	TimestampLocation string        `yaml:"timestamp_location" for:"periodic cron" default:"UTC" as:"location" doc:"time zone of the timestamp"`
-	Hooks             []Hook        `yaml:"hooks" for:"periodic cron" later:"hooks" doc:"commands around a capture"`
+	Hooks             []Hook        `yaml:"hooks" for:"periodic cron" later:"hook support" doc:"commands around a capture"`
 }
 
 // Hook runs around a capture.
@@ -116,14 +116,14 @@ type Hook struct {
 
 // Send are options of the sending side.
 type Send struct {
-	Encrypted        bool           `yaml:"encrypted" later:"ZFS send flags" doc:"send encrypted filesystems as they are stored, and no others"`
-	Raw              bool           `yaml:"raw" later:"ZFS send flags" doc:"zfs send -w"`
-	SendProperties   bool           `yaml:"send_properties" later:"ZFS send flags" doc:"zfs send -p"`
-	BackupProperties bool           `yaml:"backup_properties" later:"ZFS send flags" doc:"zfs send -b"`
-	LargeBlocks      bool           `yaml:"large_blocks" later:"ZFS send flags" doc:"zfs send -L"`
-	Compressed       bool           `yaml:"compressed" later:"ZFS send flags" doc:"zfs send -c"`
-	EmbeddedData     bool           `yaml:"embedded_data" later:"ZFS send flags" doc:"zfs send -e"`
-	Saved            bool           `yaml:"saved" later:"ZFS send flags" doc:"zfs send -S"`
+	Encrypted        bool           `yaml:"encrypted" later:"ZFS" doc:"send encrypted filesystems as they are stored, and no others"`
+	Raw              bool           `yaml:"raw" later:"ZFS" doc:"zfs send -w"`
+	SendProperties   bool           `yaml:"send_properties" later:"ZFS" doc:"zfs send -p"`
+	BackupProperties bool           `yaml:"backup_properties" later:"ZFS" doc:"zfs send -b"`
+	LargeBlocks      bool           `yaml:"large_blocks" later:"ZFS" doc:"zfs send -L"`
+	Compressed       bool           `yaml:"compressed" later:"ZFS" doc:"zfs send -c"`
+	EmbeddedData     bool           `yaml:"embedded_data" later:"ZFS" doc:"zfs send -e"`
+	Saved            bool           `yaml:"saved" later:"ZFS" doc:"zfs send -S"`
 	BandwidthLimit   BandwidthLimit `yaml:"bandwidth_limit" doc:"limit over all streams the job sends"`
 }
 
@@ -136,13 +136,13 @@ type Recv struct {
 
 // Properties are ZFS properties set on receive.
 type Properties struct {
-	Inherit  []string          `yaml:"inherit" later:"ZFS properties" doc:"zfs recv -x"`
-	Override map[string]string `yaml:"override" later:"ZFS properties" doc:"zfs recv -o"`
+	Inherit  []string          `yaml:"inherit" later:"ZFS" doc:"zfs recv -x"`
+	Override map[string]string `yaml:"override" later:"ZFS" doc:"zfs recv -o"`
 }
 
 // Placeholder says how ZFS filesystems are made that only hold others.
 type Placeholder struct {
-	Encryption string `yaml:"encryption" default:"unspecified" values:"unspecified inherit off" later:"ZFS placeholders" doc:"encryption of a placeholder"`
+	Encryption string `yaml:"encryption" default:"unspecified" values:"unspecified inherit off" later:"ZFS" doc:"encryption of a placeholder"`
 }
 
 // BandwidthLimit is a token bucket over a job's streams.
