@@ -137,19 +137,21 @@ func (p *Progress) stop() {
 	p.runs--
 }
 
-// overdue tells how long the phase may still stand, or how it is stuck.
+// overdue tells how long the current phase may still stand, or which phase stood
+// too long: the work may have left it in the last moment.
 func (p *Progress) overdue(limit func(phase string) time.Duration) (*Stall, time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.account()
-	l := limit(p.phase)
-	if l <= 0 {
-		return nil, maxTick
+	for _, phase := range slices.Sorted(maps.Keys(p.still)) {
+		if l := limit(phase); l > 0 && p.still[phase] >= l {
+			return &Stall{Report: p.report(), In: phase, Limit: l, Still: p.still[phase]}, 0
+		}
 	}
-	if still := p.still[p.phase]; still >= l {
-		return &Stall{Report: p.report(), Limit: l, Still: still}, 0
+	if l := limit(p.phase); l > 0 {
+		return nil, l - p.still[p.phase]
 	}
-	return nil, l - p.still[p.phase]
+	return nil, maxTick
 }
 
 type progressKey struct{}

@@ -50,15 +50,17 @@ type Rung struct {
 // Stall is the cause inside the error of work that was stuck.
 type Stall struct {
 	Report
-	Limit     time.Duration
-	Still     time.Duration // spent in the phase since something last moved
+	In        string        // the phase that stood too long
+	Limit     time.Duration // its limit
+	Still     time.Duration // spent in it since something last moved
 	Climbed   []string      // names of the rungs that were tried
 	Abandoned bool
 }
 
 // Error says since when nothing moved, in which phase, and the last counters.
 func (s *Stall) Error() string {
-	text := fmt.Sprintf("no progress since %s (%s, limit %s)", s.LastMove.Format(time.DateTime), s.Report, s.Limit)
+	text := fmt.Sprintf("no progress since %s, limit of phase %s is %s (%s)",
+		s.LastMove.Format(time.DateTime), phaseName(s.In), s.Limit, s.Report)
 	for _, name := range s.Climbed {
 		text += ", " + name
 	}

@@ -183,7 +183,7 @@ func TestErrorSaysSinceWhenOnWhatAndHowFar(t *testing.T) {
 				return ctx.Err()
 			})
 		text := err.Error()
-		for _, want := range []string{"cannot receive db@a at vault", "no progress since 2000-01-01 00:00:00", "phase commit since 00:00:30", "bytes 4096", "limit 1m0s"} {
+		for _, want := range []string{"cannot receive db@a at vault", "no progress since 2000-01-01 00:00:00", "phase commit since 00:00:30", "bytes 4096", "limit of phase commit is 1m0s"} {
 			if !strings.Contains(strings.ReplaceAll(text, "\n", " "), want) {
 				t.Errorf("%q does not say %q", text, want)
 			}
