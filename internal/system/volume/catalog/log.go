@@ -1,0 +1,289 @@
+// Package catalog is the one place where a store's versions, segments, change
+// sets, size and states change: an append-only log of checksummed records, each
+// an Edit of a State. Everything else in a store is reachable from it or garbage.
+//
+// It promises that Commit's edit is durable when it returns nil, entirely there or
+// entirely absent after any crash, and that a record which is bad although a later
+// one is good is told as damage, never taken for a torn tail. After a failed sync
+// the log refuses every further change until it is opened anew; the record that
+// failed may or may not be found then. The layout is in docs/formats/volume.md.
+//
+// It locks nothing: whoever holds a Log serialises Commit and Compact. A State
+// handed out is never changed afterwards.
+package catalog
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"syscall"
+
+	"cairn"
+	"cairn/internal/mech/blockio"
+)
+
+// Name is the log's file name; NewName that of one being written to replace it.
+const (
+	Name    = "catalog"
+	NewName = "catalog.new"
+)
+
+const (
+	magic      = 0x31544343 // "CCT1"
+	headerSize = 32
+	align      = 512
+	maxPayload = 1 << 30
+	reserve    = 256 << 10 // room kept allocated ahead, so that a full disk can still be cleaned up
+)
+
+var table = crc32.MakeTable(crc32.Castagnoli)
+
+// Log is an open catalog.
+type Log struct {
+	// Unsynced leaves out every sync. Only the crash harness sets it, to see the
+	// damage.
+	Unsynced bool
+
+	fs       blockio.FS
+	file     blockio.File
+	state    *State
+	end      int64
+	sequence uint64
+	torn     bool
+	failed   error
+}
+
+// Create makes the catalog of a new store.
+func Create(fsys blockio.FS, first State) (*Log, error) {
+	if _, err := fsys.Stat(Name); err == nil {
+		return nil, &cairn.Error{Op: "create catalog", Kind: cairn.KindExists, Hint: "the folder holds a store already"}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, failure("create catalog", err)
+	}
+	l := &Log{fs: fsys, state: &first}
+	return l, l.Compact()
+}
+
+// Open reads the catalog of a store.
+func Open(fsys blockio.FS) (*Log, error) {
+	f, err := fsys.Open(Name, true)
+	if err != nil {
+		return nil, failure("open catalog", err)
+	}
+	l := &Log{fs: fsys, file: f}
+	if err := l.read(); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return l, nil
+}
+
+// State is the present state; it is never changed, only replaced.
+func (l *Log) State() *State { return l.state }
+
+// Torn reports that the log ended in a record that was never committed.
+func (l *Log) Torn() bool { return l.torn }
+
+// Length is the log's size in bytes.
+func (l *Log) Length() int64 { return l.end }
+
+func (l *Log) read() error {
+	size, err := l.file.Size()
+	if err != nil {
+		return failure("read catalog", err)
+	}
+	data := make([]byte, size)
+	if _, err := l.file.ReadAt(data, 0); err != nil && !errors.Is(err, io.EOF) {
+		return failure("read catalog", err)
+	}
+	for l.end < size {
+		payload, seq, store, n := parse(data[l.end:])
+		if n == 0 || seq != l.sequence+1 || l.state != nil && store != l.state.Store.ID {
+			break
+		}
+		if err := l.replay(payload); err != nil {
+			return err
+		}
+		l.sequence, l.end = seq, l.end+n
+	}
+	if l.state == nil {
+		return corrupt("its first record is unreadable")
+	}
+	return l.checkTail(data[l.end:])
+}
+
+func (l *Log) replay(payload []byte) error {
+	if l.state == nil {
+		l.state = &State{}
+		if err := json.Unmarshal(payload, l.state); err != nil {
+			return corrupt(err.Error())
+		}
+		return nil
+	}
+	var e Edit
+	if err := json.Unmarshal(payload, &e); err != nil {
+		return corrupt(err.Error())
+	}
+	l.state = l.state.apply(e)
+	return nil
+}
+
+// checkTail tells a torn last record from damage: behind damage stands a good
+// record with a higher number, which was written only after the bad one had been
+// synced.
+func (l *Log) checkTail(tail []byte) error {
+	for i := 0; i < len(tail); i += align {
+		_, seq, store, n := parse(tail[i:])
+		if n > 0 && store == l.state.Store.ID && seq > l.sequence {
+			return corrupt(fmt.Sprintf("record %d at byte %d is damaged", l.sequence+1, l.end))
+		}
+		if i == 0 && len(tail) >= 4 && binary.LittleEndian.Uint32(tail) == magic {
+			l.torn = true
+		}
+	}
+	return nil
+}
+
+func corrupt(why string) error {
+	return &cairn.Error{Op: "read catalog", Kind: cairn.KindCorrupt, Err: errors.New(why),
+		Hint: "the head is plain and still readable; copy it, or restore the volume from a replica"}
+}
+
+// parse reads one record; n is its whole length, 0 when it is not a good record.
+func parse(p []byte) (payload []byte, seq, store uint64, n int64) {
+	if len(p) < headerSize || binary.LittleEndian.Uint32(p) != magic {
+		return nil, 0, 0, 0
+	}
+	length := int64(binary.LittleEndian.Uint32(p[4:]))
+	if length > maxPayload || headerSize+length > int64(len(p)) {
+		return nil, 0, 0, 0
+	}
+	whole := p[:headerSize+length]
+	if binary.LittleEndian.Uint32(p[24:]) != checksum(whole) {
+		return nil, 0, 0, 0
+	}
+	return whole[headerSize:], binary.LittleEndian.Uint64(p[8:]), binary.LittleEndian.Uint64(p[16:]), roundUp(headerSize + length)
+}
+
+// checksum covers the header without its own field, and the payload.
+func checksum(whole []byte) uint32 {
+	c := crc32.Update(0, table, whole[:24])
+	return crc32.Update(c, table, whole[28:])
+}
+
+func roundUp(n int64) int64 { return (n + align - 1) / align * align }
+
+func record(store, seq uint64, v any) ([]byte, error) {
+	payload, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	p := make([]byte, roundUp(int64(headerSize+len(payload))))
+	binary.LittleEndian.PutUint32(p, magic)
+	binary.LittleEndian.PutUint32(p[4:], uint32(len(payload)))
+	binary.LittleEndian.PutUint64(p[8:], seq)
+	binary.LittleEndian.PutUint64(p[16:], store)
+	copy(p[headerSize:], payload)
+	binary.LittleEndian.PutUint32(p[24:], checksum(p[:headerSize+len(payload)]))
+	return p, nil
+}
+
+// Commit makes the edit durable and then the present state.
+func (l *Log) Commit(e Edit) error {
+	if l.failed != nil {
+		return failure("change catalog", l.failed)
+	}
+	p, err := record(l.state.Store.ID, l.sequence+1, e)
+	if err != nil {
+		return failure("change catalog", err)
+	}
+	if _, err := l.file.WriteAt(p, l.end); err != nil {
+		// Nothing stands on these bytes; with room again the next record overwrites
+		// them. Any other error leaves the file in doubt.
+		if !errors.Is(err, syscall.ENOSPC) {
+			l.failed = err
+		}
+		return failure("change catalog", err)
+	}
+	if !l.Unsynced {
+		if err := l.file.Sync(); err != nil {
+			l.failed = err
+			return failure("change catalog", err)
+		}
+	}
+	l.sequence++
+	l.end += int64(len(p))
+	l.state = l.state.apply(e)
+	return nil
+}
+
+// Compact writes the present state as the only record of a new file and puts it
+// in place of the old one. After a crash it also makes sure that what was read is
+// what is on disk, which a sync of the old file could not show.
+func (l *Log) Compact() error {
+	f, end, err := l.writeNew()
+	if err != nil {
+		return failure("write catalog", err)
+	}
+	if err := l.fs.Rename(NewName, Name); err != nil {
+		return failure("write catalog", errors.Join(err, f.Close()))
+	}
+	old := l.file
+	l.file, l.end, l.sequence, l.torn, l.failed = f, end, 1, false, nil
+	if old != nil {
+		err = old.Close()
+	}
+	if !l.Unsynced {
+		if serr := l.fs.SyncDir("."); serr != nil {
+			l.failed = serr
+			return failure("write catalog", serr)
+		}
+	}
+	return failure("write catalog", err)
+}
+
+func (l *Log) writeNew() (blockio.File, int64, error) {
+	if err := l.fs.Remove(NewName); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, 0, err
+	}
+	p, err := record(l.state.Store.ID, 1, l.state)
+	if err != nil {
+		return nil, 0, err
+	}
+	f, err := l.fs.Create(NewName)
+	if err != nil {
+		return nil, 0, err
+	}
+	if err := f.Allocate(0, int64(len(p))+reserve); err != nil && !errors.Is(err, syscall.EOPNOTSUPP) {
+		return nil, 0, errors.Join(err, f.Close())
+	}
+	if _, err = f.WriteAt(p, 0); err == nil && !l.Unsynced {
+		err = f.Sync()
+	}
+	if err != nil {
+		return nil, 0, errors.Join(err, f.Close())
+	}
+	return f, int64(len(p)), nil
+}
+
+// Close releases the file.
+func (l *Log) Close() error { return failure("close catalog", l.file.Close()) }
+
+func failure(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	kind := cairn.KindIO
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		kind = cairn.KindSpace
+	case errors.Is(err, fs.ErrNotExist):
+		kind = cairn.KindNotFound
+	case errors.Is(err, fs.ErrPermission):
+		kind = cairn.KindPermission
+	}
+	return &cairn.Error{Op: op, Kind: kind, Err: err}
+}

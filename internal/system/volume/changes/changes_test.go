@@ -1,0 +1,122 @@
+package changes_test
+
+import (
+	"errors"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"cairn"
+	"cairn/internal/mech/blockio"
+	"cairn/internal/mech/extent"
+	"cairn/internal/system/volume/changes"
+)
+
+func create(t *testing.T, name string) blockio.File {
+	t.Helper()
+	fsys, err := blockio.OS(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := fsys.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return f
+}
+
+func runs(pairs ...uint64) *extent.Bitmap {
+	b := &extent.Bitmap{}
+	for i := 0; i < len(pairs); i += 2 {
+		b.Set(pairs[i], pairs[i+1])
+	}
+	return b
+}
+
+func TestSetRoundTrip(t *testing.T) {
+	f := create(t, "set")
+	rapid.Check(t, func(rt *rapid.T) {
+		want := &extent.Bitmap{}
+		for range rapid.IntRange(0, 30).Draw(rt, "runs") {
+			want.Set(rapid.Uint64Range(0, 1<<28).Draw(rt, "first"), rapid.Uint64Range(1, 5000).Draw(rt, "count"))
+		}
+		if err := f.Truncate(0); err != nil {
+			rt.Fatal(err)
+		}
+		if err := changes.WriteSet(f, 3, 4, want); err != nil {
+			rt.Fatal(err)
+		}
+		got := &extent.Bitmap{}
+		if err := changes.ReadSet(f, 3, 4, got); err != nil {
+			rt.Fatal(err)
+		}
+		n := got.Count()
+		got.Subtract(want)
+		if n != want.Count() || got.Count() != 0 {
+			rt.Fatal("the set changed")
+		}
+		if err := changes.ReadSet(f, 3, 5, got); !errors.Is(err, cairn.KindDamaged) {
+			rt.Fatalf("another set's file: %v", err)
+		}
+	})
+}
+
+func TestSpoiledSetIsDamaged(t *testing.T) {
+	f := create(t, "set")
+	if err := changes.WriteSet(f, 3, 4, runs(5, 7, 1000, 3)); err != nil {
+		t.Fatal(err)
+	}
+	size, _ := f.Size()
+	for at := int64(0); at < size; at++ {
+		p := make([]byte, 1)
+		if _, err := f.ReadAt(p, at); err != nil {
+			t.Fatal(err)
+		}
+		poke(t, f, at, p[0]^8)
+		if err := changes.ReadSet(f, 3, 4, &extent.Bitmap{}); !errors.Is(err, cairn.KindDamaged) {
+			t.Fatalf("byte %d: %v", at, err)
+		}
+		poke(t, f, at, p[0])
+	}
+}
+
+func poke(t *testing.T, f blockio.File, at int64, b byte) {
+	t.Helper()
+	if _, err := f.WriteAt([]byte{b}, at); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestMarks(t *testing.T) {
+	f := create(t, "marks")
+	m := changes.NewMarks(f, 3, 8)
+	many := &extent.Bitmap{}
+	for i := range uint64(100) {
+		many.Set(10000+3*i, 1)
+	}
+	for interval, set := range []*extent.Bitmap{runs(0, 256), many, runs(512, 256)} {
+		if err := m.Append(uint64(interval), set); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Sync(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for from, want := range []uint64{256 + 100 + 256, 100 + 256, 256, 0} {
+		got := &extent.Bitmap{}
+		whole, err := changes.ReadMarks(f, 3, 8, uint64(from), got)
+		if err != nil || !whole || got.Count() != want {
+			t.Errorf("from %d: %d blocks, want %d; whole %v, %v", from, got.Count(), want, whole, err)
+		}
+	}
+	size, _ := f.Size()
+	for at := int64(100); at < size; at += 512 {
+		poke(t, f, at, 0x5a)
+		whole, err := changes.ReadMarks(f, 3, 8, 0, &extent.Bitmap{})
+		if last := at > size-512; err != nil || whole != last {
+			t.Errorf("byte %d spoiled: whole %v, want %v (%v)", at, whole, last, err)
+		}
+		poke(t, f, at, 0)
+	}
+}

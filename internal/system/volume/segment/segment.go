@@ -1,0 +1,219 @@
+// Package segment keeps preserved blocks: append-only files of batches, each a
+// 4 KiB header with the list of its blocks and a checksum per block, followed by
+// their content. The layout is in docs/formats/volume.md.
+//
+// It promises that a block is found, once Publish was called, with the content it
+// was appended with, or that reading it fails with KindDamaged: every checksum
+// covers store, segment, incarnation and offset. Recover tells a torn tail (bytes
+// that nothing ever stood on) from damage below the length known durable.
+//
+// Append, Sync and Publish are called by one goroutine at a time; reads go on
+// beside them. A sync that failed is final: the caller writes the batch anew into
+// another segment.
+package segment
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"cairn"
+	"cairn/internal/mech/blockio"
+	"cairn/internal/mech/extent"
+)
+
+// Segment is an open segment file.
+type Segment struct {
+	id   Identity
+	file blockio.File
+
+	end   int64  // where the next batch goes
+	known int64  // bytes known durable
+	epoch uint64 // highest of the batches
+
+	mu    sync.RWMutex // guards index
+	index *index
+}
+
+// New is the segment of an empty file.
+func New(f blockio.File, id Identity) *Segment {
+	return &Segment{id: id, file: f, index: newIndex()}
+}
+
+// ID is the segment's number.
+func (s *Segment) ID() uint64 { return s.id.Segment }
+
+// Length is the file's size in bytes, with all that was appended.
+func (s *Segment) Length() int64 { return s.end }
+
+// Epoch is the highest epoch of its batches.
+func (s *Segment) Epoch() uint64 { return s.epoch }
+
+// Batch is what Append wrote and Publish makes visible.
+type Batch struct{ heads []header }
+
+// Append writes the records behind the last batch. They count only after Sync,
+// and are found only after Publish. After an error the same place is written
+// again by the next call.
+func (s *Segment) Append(interval, epoch uint64, recs []Record) (Batch, error) {
+	buf, heads := pack(s.id, s.end, s.known, interval, epoch, recs)
+	if _, err := s.file.WriteAt(buf, s.end); err != nil {
+		return Batch{}, err
+	}
+	s.end += int64(len(buf))
+	s.epoch = max(s.epoch, epoch)
+	return Batch{heads: heads}, nil
+}
+
+// Sync makes everything appended durable.
+func (s *Segment) Sync() error {
+	if err := s.file.Sync(); err != nil {
+		return err
+	}
+	s.known = s.end
+	return nil
+}
+
+// Publish lets readers find the batch.
+func (s *Segment) Publish(b Batch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range b.heads {
+		s.index.add(&b.heads[i])
+	}
+}
+
+// Union adds the segment's blocks to the set.
+func (s *Segment) Union(set *extent.Bitmap) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	set.Union(&s.index.has)
+}
+
+// Blocks tells how many preserved blocks it holds, and how many of them are lost.
+func (s *Segment) Blocks() (all, lost uint64) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.index.has.Count(), s.index.lost.Count()
+}
+
+// Run is a run of preserved blocks of one kind.
+type Run struct {
+	First, Count uint64
+	Kind         Kind
+	slots        []slot
+}
+
+// Find lists the runs within count blocks from first on, ascending.
+func (s *Segment) Find(first, count uint64) []Run {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var runs []Run
+	for f, n := range s.index.has.Runs(first, count) {
+		runs = s.index.split(runs, f, n)
+	}
+	return runs
+}
+
+// split appends the present run [first, first+count) cut by kind.
+func (x *index) split(runs []Run, first, count uint64) []Run {
+	for limit := first + count; first < limit; {
+		r := Run{First: first, Kind: Data}
+		switch {
+		case x.zero.Has(first):
+			_, r.Count, _ = x.zero.Next(first, limit)
+			r.Kind = Zero
+		case x.lost.Has(first):
+			_, r.Count, _ = x.lost.Next(first, limit)
+			r.Kind = Lost
+		default:
+			for n := first; n < limit; n++ {
+				s, ok := x.slots[n]
+				if !ok {
+					break
+				}
+				r.slots = append(r.slots, s)
+			}
+			r.Count = uint64(len(r.slots))
+		}
+		runs = append(runs, r)
+		first += r.Count
+	}
+	return runs
+}
+
+// Read fills p, whole blocks, with the run's content and checks every checksum.
+func (s *Segment) Read(r Run, p []byte) error {
+	switch r.Kind {
+	case Zero:
+		clear(p)
+		return nil
+	case Lost:
+		return &cairn.Error{Op: "read preserved block", Kind: cairn.KindDamaged, Hint: "the disk could not read it when it was to be preserved"}
+	}
+	for i := 0; i < len(r.slots); {
+		n := 1
+		for i+n < len(r.slots) && r.slots[i+n].at == r.slots[i].at+uint32(n) {
+			n++
+		}
+		if err := s.readSlots(r.slots[i:i+n], p[i*blockSize:(i+n)*blockSize]); err != nil {
+			return err
+		}
+		i += n
+	}
+	return nil
+}
+
+func (s *Segment) readSlots(slots []slot, p []byte) error {
+	off := int64(slots[0].at) * blockSize
+	if _, err := s.file.ReadAt(p, off); err != nil {
+		return damaged(s.id, off, err)
+	}
+	for i, want := range slots {
+		at := off + int64(i)*blockSize
+		if s.id.blockSum(at, p[i*blockSize:(i+1)*blockSize]) != want.sum {
+			return damaged(s.id, at, errors.New("checksum mismatch"))
+		}
+	}
+	return nil
+}
+
+func damaged(id Identity, off int64, err error) error {
+	return &cairn.Error{Op: "read preserved block", Subject: fmt.Sprintf("segment %d at byte %d", id.Segment, off),
+		Kind: cairn.KindDamaged, Err: err, Hint: "restore the block from a replica"}
+}
+
+// Seal writes the segment's index into f, which is empty, and syncs it.
+func (s *Segment) Seal(f blockio.File) error {
+	s.mu.RLock()
+	p := s.index.encode(s.id, s.known, s.epoch)
+	s.mu.RUnlock()
+	if _, err := f.WriteAt(p, 0); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// OpenSealed opens a closed segment by its index file. When that is not whole the
+// segment is recovered from its headers instead.
+func OpenSealed(f, idx blockio.File, id Identity, length int64, epoch uint64) (*Segment, error) {
+	if idx != nil {
+		size, err := idx.Size()
+		if err != nil {
+			return nil, err
+		}
+		p := make([]byte, size)
+		if _, err := idx.ReadAt(p, 0); err != nil && !errors.Is(err, io.EOF) {
+			return nil, err
+		}
+		if x, ok := decodeIndex(id, length, p); ok {
+			return &Segment{id: id, file: f, end: length, known: length, epoch: epoch, index: x}, nil
+		}
+	}
+	r, err := Recover(f, id, length)
+	return r.Segment, err
+}
+
+// Close releases the file.
+func (s *Segment) Close() error { return s.file.Close() }

@@ -1,0 +1,188 @@
+package segment_test
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+
+	"cairn"
+	"cairn/internal/mech/blockio"
+	"cairn/internal/mech/extent"
+	"cairn/internal/system/volume/segment"
+)
+
+var id = segment.Identity{Store: 5, Segment: 9, Incarnation: 2}
+
+func blocks(fill byte, n int) []byte {
+	p := make([]byte, n*cairn.BlockSize)
+	for i := range p {
+		p[i] = fill + byte(i/cairn.BlockSize)
+	}
+	return p
+}
+
+func create(t *testing.T, name string) blockio.File {
+	t.Helper()
+	fsys, err := blockio.OS(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := fsys.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return f
+}
+
+func add(t *testing.T, s *segment.Segment, epoch uint64, recs ...segment.Record) {
+	t.Helper()
+	b, err := s.Append(1, epoch, recs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	s.Publish(b)
+}
+
+func content(t *testing.T, s *segment.Segment, first, count uint64) []byte {
+	t.Helper()
+	out := make([]byte, count*cairn.BlockSize)
+	for _, r := range s.Find(first, count) {
+		at := (r.First - first) * cairn.BlockSize
+		if err := s.Read(r, out[at:at+r.Count*cairn.BlockSize]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return out
+}
+
+func fill(t *testing.T, s *segment.Segment) []byte {
+	t.Helper()
+	add(t, s, 1, segment.Record{First: 10, Count: 3, Kind: segment.Data, Bytes: blocks(1, 3)})
+	add(t, s, 1, segment.Record{First: 100, Count: 1 << 20, Kind: segment.Zero})
+	var scattered []segment.Record
+	for i := range 500 { // more than one header holds
+		scattered = append(scattered, segment.Record{First: uint64(1<<21 + 2*i), Count: 1, Kind: segment.Data, Bytes: blocks(byte(i), 1)})
+	}
+	add(t, s, 2, scattered...)
+	add(t, s, 2, segment.Record{First: 10, Count: 1500, Kind: segment.Data, Bytes: bytes.Repeat([]byte{99}, 1500*cairn.BlockSize)})
+	return content(t, s, 10, 2000)
+}
+
+func TestFirstContentWinsAndSurvivesRecoveryAndSealing(t *testing.T) {
+	f := create(t, "seg")
+	s := segment.New(f, id)
+	want := fill(t, s)
+	if !bytes.Equal(want[:3*cairn.BlockSize], blocks(1, 3)) || want[3*cairn.BlockSize] != 99 || want[90*cairn.BlockSize] != 0 {
+		t.Fatal("precedence is wrong")
+	}
+	r, err := segment.Recover(f, id, 0)
+	if err != nil || r.Damaged || r.Torn != 0 || len(r.Marks) != 2 {
+		t.Fatalf("%+v %v", r, err)
+	}
+	if !bytes.Equal(content(t, r.Segment, 10, 2000), want) {
+		t.Error("recovered segment reads otherwise")
+	}
+	idx := create(t, "idx")
+	if err := s.Seal(idx); err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []blockio.File{idx, nil} {
+		o, err := segment.OpenSealed(f, x, id, s.Length(), s.Epoch())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(content(t, o, 10, 2000), want) || !bytes.Equal(content(t, o, 1<<21, 1000), content(t, s, 1<<21, 1000)) {
+			t.Error("opened segment reads otherwise")
+		}
+	}
+}
+
+func TestWrongIdentityFindsNothing(t *testing.T) {
+	f := create(t, "seg")
+	fill(t, segment.New(f, id))
+	for _, other := range []segment.Identity{{Store: 6, Segment: 9, Incarnation: 2}, {Store: 5, Segment: 8, Incarnation: 2}, {Store: 5, Segment: 9, Incarnation: 3}} {
+		r, err := segment.Recover(f, other, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if all, _ := r.Segment.Blocks(); all != 0 {
+			t.Errorf("%+v finds %d blocks", other, all)
+		}
+	}
+}
+
+// Spoil each part of a segment of three batches: below the length that a later
+// header knew durable it is damage, above it a torn tail.
+func TestDamageIsToldFromATornTail(t *testing.T) {
+	f := create(t, "seg")
+	s := segment.New(f, id)
+	var starts []int64
+	for i := range 3 {
+		starts = append(starts, s.Length())
+		add(t, s, 1, segment.Record{First: uint64(10 * i), Count: 2, Kind: segment.Data, Bytes: blocks(byte(10*i), 2)})
+	}
+	for _, c := range []struct {
+		at      int64
+		damaged bool
+		blocks  uint64
+		readBad bool
+	}{
+		{starts[0] + 100, true, 4, false},
+		{starts[1] + 100, true, 4, false},
+		{starts[1] + 5000, false, 6, true}, // payload below known: found when read
+		{starts[2] + 100, false, 4, false}, // last batch: nothing says it counted
+		{starts[2] + 5000, false, 4, false},
+	} {
+		old := make([]byte, 1)
+		if _, err := f.ReadAt(old, c.at); err != nil {
+			t.Fatal(err)
+		}
+		poke(t, f, c.at, old[0]^1)
+		r, err := segment.Recover(f, id, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all, _ := r.Segment.Blocks()
+		if r.Damaged != c.damaged || all != c.blocks {
+			t.Errorf("byte %d: damaged %v with %d blocks, want %v with %d", c.at, r.Damaged, all, c.damaged, c.blocks)
+		}
+		for _, run := range r.Segment.Find(10, 2) {
+			err := r.Segment.Read(run, make([]byte, 2*cairn.BlockSize))
+			if errors.Is(err, cairn.KindDamaged) != c.readBad {
+				t.Errorf("byte %d: read says %v", c.at, err)
+			}
+		}
+		header := (c.at-starts[0])%(3*4096) < 4096 // each batch has a header and two blocks
+		if r, err = segment.Recover(f, id, s.Length()); err != nil || r.Damaged != header {
+			t.Errorf("byte %d: with the length known, damaged %v, want %v (%v)", c.at, r.Damaged, header, err)
+		}
+		poke(t, f, c.at, old[0])
+	}
+}
+
+func poke(t *testing.T, f blockio.File, at int64, b byte) {
+	t.Helper()
+	if _, err := f.WriteAt([]byte{b}, at); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestCheckNamesTheBadBlock(t *testing.T) {
+	f := create(t, "seg")
+	s := segment.New(f, id)
+	add(t, s, 1, segment.Record{First: 40, Count: 4, Kind: segment.Data, Bytes: blocks(1, 4)})
+	poke(t, f, 4096+2*4096+17, 0xee)
+	checked, bad, headless := s.Check()
+	if checked != 3*4096 || headless || !bad.Has(42) || bad.Count() != 1 {
+		t.Errorf("checked %d, bad %v, headless %v", checked, bad.Count(), headless)
+	}
+	set := &extent.Bitmap{}
+	s.Union(set)
+	if set.Count() != 4 {
+		t.Errorf("union has %d", set.Count())
+	}
+}
