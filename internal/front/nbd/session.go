@@ -1,0 +1,229 @@
+package nbd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"cairn"
+	"cairn/internal/format/nbdproto"
+)
+
+// maxDrain is the longest data of a refused write that is read and thrown away to
+// keep the connection in step, in bytes.
+const maxDrain = 2 * MaxPayload
+
+// slowAfter is the cost of a request above which its kind is handed to workers.
+// Below it a change of goroutine costs more than it gains.
+const slowAfter = 100 * time.Microsecond
+
+// session is the transmission phase of one connection. One goroutine reads
+// requests and executes those of fast kinds itself; the others run in workers, so
+// that writes which wait for a group commit wait together.
+type session struct {
+	*conn
+	export   *Export
+	device   cairn.BlockDevice // nil: read-only
+	contexts []statusContext
+	out      *replies
+
+	mem     *budget
+	slots   chan struct{} // one per running worker
+	workers sync.WaitGroup
+	reads   pace
+	writes  pace
+}
+
+func newSession(c *conn, n *negotiation) *session {
+	return &session{
+		conn: c, export: n.export, device: n.export.Device, contexts: statusContexts(n.export, n.contexts),
+		out: newReplies(c.Conn, n.structured),
+		mem: newBudget(MaxPayload), slots: make(chan struct{}, c.o.Workers),
+	}
+}
+
+// run serves requests until the client disconnects, which lets running requests
+// finish, or until anything else ends the connection, which cancels them.
+func (s *session) run(ctx context.Context, cancel func()) error {
+	err := s.loop(ctx)
+	if err != nil {
+		cancel()
+	}
+	s.workers.Wait()
+	return errors.Join(err, s.out.flush())
+}
+
+func (s *session) loop(ctx context.Context) error {
+	for {
+		if s.r.Buffered() < nbdproto.RequestSize {
+			if err := s.out.flush(); err != nil {
+				return err
+			}
+		}
+		head, err := s.r.Peek(nbdproto.RequestSize)
+		if err != nil {
+			return err
+		}
+		q, ok := nbdproto.ParseRequest(head)
+		if !ok {
+			return errors.New("the client sent something that is no request")
+		}
+		if _, err := s.r.Discard(nbdproto.RequestSize); err != nil {
+			return err
+		}
+		if q.Type == nbdproto.CmdDisc {
+			return nil
+		}
+		if err := s.accept(ctx, q); err != nil {
+			return err
+		}
+	}
+}
+
+// accept checks one request, reads its data and has it executed. An error ends
+// the connection.
+func (s *session) accept(ctx context.Context, q nbdproto.Request) error {
+	if err := s.check(q); err != nil {
+		if q.Type == nbdproto.CmdWrite {
+			if q.Length > maxDrain {
+				return fmt.Errorf("the client writes %d bytes at once", q.Length)
+			}
+			if _, err := io.CopyN(io.Discard, s.r, int64(q.Length)); err != nil {
+				return err
+			}
+		}
+		s.refuse(q, err)
+		return nil
+	}
+	var buf []byte
+	if n := bufferFor(q); n > 0 {
+		if err := s.reserve(ctx, n); err != nil {
+			return err
+		}
+		buf = takeBuffer(n)
+	}
+	if q.Type == nbdproto.CmdWrite {
+		if err := s.fill(buf); err != nil {
+			s.release(buf)
+			return err
+		}
+	}
+	return s.dispatch(ctx, q, buf)
+}
+
+// bufferFor is the request buffer that a checked request needs, in bytes.
+func bufferFor(q nbdproto.Request) int {
+	switch q.Type {
+	case nbdproto.CmdRead, nbdproto.CmdWrite:
+		return int(q.Length)
+	case nbdproto.CmdCache:
+		return int(min(q.Length, cacheWindow))
+	}
+	return 0
+}
+
+// fill reads a write's data, and first hands out the answers that wait if the
+// data is not there yet.
+func (s *session) fill(buf []byte) error {
+	if s.r.Buffered() < len(buf) {
+		if err := s.out.flush(); err != nil {
+			return err
+		}
+	}
+	_, err := io.ReadFull(s.r, buf)
+	return err
+}
+
+// reserve takes the room of a buffer from the connection's budget.
+func (s *session) reserve(ctx context.Context, n int) error {
+	n = 1 << class(n)
+	if s.mem.try(n) {
+		return nil
+	}
+	if err := s.out.flush(); err != nil {
+		return err
+	}
+	return s.mem.take(ctx, n)
+}
+
+func (s *session) release(buf []byte) {
+	if buf != nil {
+		s.mem.give(cap(buf))
+		giveBuffer(buf)
+	}
+}
+
+// dispatch executes the request here or in a worker.
+func (s *session) dispatch(ctx context.Context, q nbdproto.Request, buf []byte) error {
+	if q.Type == nbdproto.CmdRead && !s.reads.slow() || q.Type == nbdproto.CmdWrite && !s.writes.slow() {
+		s.execute(ctx, q, buf, true)
+		return nil
+	}
+	select {
+	case s.slots <- struct{}{}:
+	default:
+		if err := s.out.flush(); err != nil {
+			s.release(buf)
+			return err
+		}
+		select {
+		case s.slots <- struct{}{}:
+		case <-ctx.Done():
+			s.release(buf)
+			return ctx.Err()
+		}
+	}
+	s.workers.Go(func() {
+		defer func() { <-s.slots }()
+		s.execute(ctx, q, buf, false)
+	})
+	return nil
+}
+
+// execute carries out one request and answers it.
+func (s *session) execute(ctx context.Context, q nbdproto.Request, buf []byte, hold bool) {
+	begin := time.Now()
+	switch q.Type {
+	case nbdproto.CmdRead:
+		pieces, err := s.read(ctx, q, buf)
+		s.reads.note(time.Since(begin), len(buf))
+		s.answerRead(q, buf, pieces, err, hold)
+	case nbdproto.CmdBlockStatus:
+		s.answerStatus(ctx, q, hold)
+	default:
+		err := s.change(ctx, q, buf)
+		if q.Type == nbdproto.CmdWrite {
+			s.writes.note(time.Since(begin), len(buf))
+		}
+		if err != nil {
+			s.log.Debug("NBD request failed", "command", q.Type.String(), "offset", q.Offset, "length", q.Length, "err", err)
+		}
+		s.out.done(q, err, hold)
+	}
+	s.release(buf)
+}
+
+// refuse answers a request that was not executed.
+func (s *session) refuse(q nbdproto.Request, err error) {
+	if q.Type == nbdproto.CmdRead {
+		s.answerRead(q, nil, nil, err, true)
+		return
+	}
+	s.out.done(q, err, true)
+}
+
+// pace is a moving average of what the requests of one kind cost, in
+// nanoseconds, the mere transfer of their bytes left out.
+type pace struct{ cost atomic.Int64 }
+
+func (p *pace) note(elapsed time.Duration, bytes int) {
+	c := min(max(int64(elapsed)-int64(bytes), 0), int64(10*slowAfter))
+	old := p.cost.Load()
+	p.cost.Store(old + (c-old)/8)
+}
+
+func (p *pace) slow() bool { return p.cost.Load() > int64(slowAfter) }
