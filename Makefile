@@ -5,7 +5,7 @@ env = . ./tools/env.sh
 go  = $(env) && nice -n 5 go
 pkgs = ./...
 
-.PHONY: help build quickstart test race lint vet-all tidy fuzz crash kill bench-plan interop clean
+.PHONY: help build quickstart test race lint vet-all tidy fuzz crash kill bench-plan bench-tape interop clean
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
@@ -37,6 +37,9 @@ vet-all: ## go vet on Linux, and of the portable packages for freebsd, darwin an
 
 tidy: ## the rules about the tree itself
 	@$(env) && go test -count=1 ./tools/tidy
+
+bench-tape: ## LTFS index of a million files: MB per CPU second, bytes of memory per file
+	@$(env) && go test -run '^$$' -bench Index -files 1000000 -benchtime 3x ./ltfs && echo "bench-tape: done"
 
 clean: ## remove everything that was made
 	@chmod -R u+w .work 2>/dev/null; rm -rf .work cairn
