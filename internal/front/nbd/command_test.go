@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -194,7 +195,7 @@ func TestFlagsReachTheDevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []cairn.WriteFlags{cairn.MayUnmap, cairn.FUA, cairn.MayUnmap | cairn.FastOnly, cairn.FastOnly, cairn.MayUnmap}
-	if fmt.Sprint(d.flags) != fmt.Sprint(want) || d.fua != 1 || d.flushes != 2 {
+	if !slices.Equal(d.flags, want) || d.fua != 1 || d.flushes != 2 {
 		t.Errorf("flags %v, FUA writes %d, flushes %d", d.flags, d.fua, d.flushes)
 	}
 }

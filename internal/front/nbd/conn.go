@@ -29,13 +29,13 @@ type conn struct {
 // serveConn runs one connection to its end.
 func serveConn(ctx context.Context, nc net.Conn, o Options) {
 	c := &conn{Conn: nc, r: bufio.NewReaderSize(nc, streamBuffer), o: o, log: o.Logger.With("client", nc.RemoteAddr().String())}
-	defer func() { c.Conn.Close() }()
-	nc.SetDeadline(time.Now().Add(o.HandshakeTimeout))
+	defer func() { _ = c.Close() }()
+	_ = nc.SetDeadline(time.Now().Add(o.HandshakeTimeout)) // a closed connection tells the next read
 	own, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := context.AfterFunc(own, func() {
-		nc.SetReadDeadline(time.Unix(1, 0))
-		nc.SetWriteDeadline(time.Now().Add(farewell))
+		_ = nc.SetReadDeadline(time.Unix(1, 0))
+		_ = nc.SetWriteDeadline(time.Now().Add(farewell))
 	})
 	defer stop()
 	err := c.serve(own, cancel)
@@ -58,7 +58,9 @@ func (c *conn) serve(ctx context.Context, cancel func()) error {
 	if err := n.run(ctx); err != nil {
 		return err
 	}
-	c.SetDeadline(time.Time{})
+	if err := c.SetDeadline(time.Time{}); err != nil {
+		return err
+	}
 	if ctx.Err() != nil { // its deadline may be the one just cleared
 		return ctx.Err()
 	}

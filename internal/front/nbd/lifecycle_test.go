@@ -137,7 +137,7 @@ func TestResizeUnderAConnection(t *testing.T) {
 }
 
 func TestListenUnix(t *testing.T) {
-	dir := t.TempDir()
+	dir := socketDir(t)
 	path := filepath.Join(dir, "s")
 	l, err := nbd.ListenUnix(path)
 	if err != nil {

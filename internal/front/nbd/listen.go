@@ -36,7 +36,7 @@ func ListenUnix(path string) (net.Listener, error) {
 		return fail(cairn.KindExists, nil, "something other than a socket has this name; choose another")
 	default:
 		if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
-			c.Close()
+			_ = c.Close()
 			return fail(cairn.KindBusy, nil, "another server answers on this socket")
 		}
 	}
@@ -46,7 +46,7 @@ func ListenUnix(path string) (net.Listener, error) {
 	if err != nil {
 		return fail(cairn.KindIO, err, "the socket's folder must exist and be writable")
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "s"), Net: "unix"})
 	if err != nil {
 		return fail(cairn.KindIO, err, "")
@@ -54,7 +54,7 @@ func ListenUnix(path string) (net.Listener, error) {
 	l.SetUnlinkOnClose(false)
 	err = errors.Join(os.Chmod(filepath.Join(dir, "s"), 0o600), os.Rename(filepath.Join(dir, "s"), path))
 	if err != nil {
-		l.Close()
+		_ = l.Close()
 		return fail(cairn.KindIO, err, "")
 	}
 	return &unixListener{UnixListener: l, path: path}, nil

@@ -116,9 +116,9 @@ func Serve(ctx context.Context, l net.Listener, o Options) error {
 	var conns sync.WaitGroup
 	defer conns.Wait()
 	defer cancel()
-	defer l.Close()
-	stop := context.AfterFunc(ctx, func() { l.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer stop()
+	defer func() { _ = l.Close() }()
 
 	room := make(chan struct{}, o.MaxConns)
 	for {
@@ -130,7 +130,7 @@ func Serve(ctx context.Context, l net.Listener, o Options) error {
 		c, err := accept(ctx, l, o.Logger)
 		if ctx.Err() != nil {
 			if c != nil {
-				c.Close()
+				_ = c.Close()
 			}
 			return nil
 		}
@@ -146,13 +146,13 @@ func Serve(ctx context.Context, l net.Listener, o Options) error {
 
 // accept waits out failures that pass by themselves, such as a full table of
 // open files.
-func accept(ctx context.Context, l net.Listener, log *slog.Logger) (net.Conn, error) {
+func accept(ctx context.Context, l net.Listener, logger *slog.Logger) (net.Conn, error) {
 	for {
 		c, err := l.Accept()
 		if err == nil || ctx.Err() != nil || !passing(err) {
 			return c, err
 		}
-		log.Warn("cannot accept an NBD client now; trying again", "listener", l.Addr().String(), "err", err)
+		logger.Warn("cannot accept an NBD client now; trying again", "listener", l.Addr().String(), "err", err)
 		select {
 		case <-time.After(200 * time.Millisecond):
 		case <-ctx.Done():

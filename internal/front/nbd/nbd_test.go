@@ -3,8 +3,10 @@ package nbd_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -182,9 +184,23 @@ type server struct {
 	stop    func() // ends Serve and waits for it
 }
 
+// socketDir is a temporary folder under a name short enough for a socket's path.
+func socketDir(t *testing.T) string {
+	dir := t.TempDir()
+	if len(dir) < 60 {
+		return dir
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return fmt.Sprintf("/proc/self/fd/%d", f.Fd())
+}
+
 func serve(t *testing.T, byName map[string]*nbd.Export, change ...func(*nbd.Options)) *server {
 	t.Helper()
-	s := &server{t: t, path: filepath.Join(t.TempDir(), "nbd"), exports: &exports{byName: byName}}
+	s := &server{t: t, path: filepath.Join(socketDir(t), "nbd"), exports: &exports{byName: byName}}
 	l, err := nbd.ListenUnix(s.path)
 	if err != nil {
 		t.Fatal(err)

@@ -107,7 +107,7 @@ func (n *negotiation) answer(ctx context.Context, o nbdproto.Option, data []byte
 	}
 	switch o {
 	case nbdproto.OptAbort:
-		n.reply(o, nbdproto.RepAck, "") // the client may be gone already
+		_ = n.reply(o, nbdproto.RepAck, "") // the client may be gone already
 		return false, errAborted
 	case nbdproto.OptList:
 		return false, n.list(ctx)

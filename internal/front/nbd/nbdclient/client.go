@@ -90,7 +90,7 @@ func Dial(ctx context.Context, o Options) (*Client, error) {
 	defer h.stop()
 	c, err := h.enter(o)
 	if err != nil {
-		h.Close()
+		_ = h.Close()
 		return nil, fail("open NBD export", o, err)
 	}
 	go c.receive()
@@ -103,7 +103,7 @@ func List(ctx context.Context, o Options) ([]string, error) {
 	if err != nil {
 		return nil, fail("connect to", o, err)
 	}
-	defer h.Close()
+	defer func() { _ = h.Close() }()
 	defer h.stop()
 	var names []string
 	err = h.ask(nbdproto.OptList, nil, func(t nbdproto.OptionReply, data []byte) error {
@@ -262,7 +262,7 @@ func (c *Client) Close() error {
 	_, err := c.conn.Write(nbdproto.AppendRequest(nil, nbdproto.Request{Type: nbdproto.CmdDisc}))
 	c.sending.Unlock()
 	if err != nil {
-		c.conn.Close()
+		_ = c.conn.Close()
 	}
 	<-c.ended
 	return c.conn.Close()
@@ -270,7 +270,7 @@ func (c *Client) Close() error {
 
 // Abandon closes the connection as a killed client would.
 func (c *Client) Abandon() {
-	c.conn.Close()
+	_ = c.conn.Close()
 	<-c.ended
 }
 

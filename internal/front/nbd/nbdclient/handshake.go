@@ -39,16 +39,16 @@ func begin(ctx context.Context, o Options) (*handshake, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn.SetDeadline(time.Now().Add(handshakeTimeout))
+	_ = conn.SetDeadline(time.Now().Add(handshakeTimeout))
 	h := &handshake{Conn: conn, r: bufio.NewReaderSize(conn, 256<<10)}
-	h.stop = context.AfterFunc(ctx, func() { conn.Close() })
+	h.stop = context.AfterFunc(ctx, func() { _ = conn.Close() })
 	err = h.greet()
 	if err == nil && o.TLS != nil {
 		err = h.startTLS(ctx, o.TLS)
 	}
 	if err != nil {
 		h.stop()
-		h.Close()
+		_ = h.Close()
 		return nil, err
 	}
 	return h, nil
