@@ -121,6 +121,7 @@ func TestMalformedRequestsAreRefusedAndTheConnectionGoesOn(t *testing.T) {
 		{"zeroes past the end", nbdproto.Request{Type: nbdproto.CmdWriteZeroes, Offset: end, Length: 1 << 31}, nbdproto.ENOSPC},
 		{"trim past the end", nbdproto.Request{Type: nbdproto.CmdTrim, Offset: end, Length: 512}, nbdproto.EINVAL},
 		{"unaligned offset", nbdproto.Request{Type: nbdproto.CmdWrite, Offset: 1, Length: 512}, nbdproto.EINVAL},
+		{"unaligned offset, aligned end", nbdproto.Request{Type: nbdproto.CmdWrite, Offset: 256, Length: 256}, nbdproto.EINVAL},
 		{"unaligned length", nbdproto.Request{Type: nbdproto.CmdWrite, Length: 511}, nbdproto.EINVAL},
 		{"oversize read", nbdproto.Request{Type: nbdproto.CmdRead, Length: big}, nbdproto.EINVAL},
 		{"oversize write", nbdproto.Request{Type: nbdproto.CmdWrite, Length: big}, nbdproto.EINVAL},

@@ -76,9 +76,6 @@ func (c statusContext) describe(ctx context.Context, off, length int64, limit in
 		if err != nil {
 			return nil, err
 		}
-		if e.End() <= d.pos {
-			continue
-		}
 		if !d.add(min(e.Offset, end), 0) {
 			return d.list, nil
 		}
