@@ -79,7 +79,7 @@ type Serve struct {
 	Type string `yaml:"type" required:"*" values:"tcp tls local stdinserver" later:"stdinserver=the ssh transport" doc:"transport"`
 
 	Listen         string            `yaml:"listen" for:"tcp tls" required:"*" as:"address" doc:"HOST:PORT to listen on; :PORT is every address"`
-	ListenFreebind bool              `yaml:"listen_freebind" for:"tcp tls" later:"IP_FREEBIND" doc:"listen on an address that no interface has yet"`
+	ListenFreebind bool              `yaml:"listen_freebind" for:"tcp tls" later:"free binding" doc:"listen on an address that no interface has yet"`
 	Clients        map[string]string `yaml:"clients" for:"tcp" required:"*" doc:"client address or network (CIDR) → identity; a network's identity has one * for the address"`
 
 	CA               string        `yaml:"ca" for:"tls" required:"*" as:"file" doc:"certificate authority that signed the clients' certificates (PEM)"`

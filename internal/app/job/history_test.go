@@ -1,0 +1,327 @@
+package job_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"cairn"
+	"cairn/internal/app/job"
+	"cairn/internal/mech/blockio"
+)
+
+func folder(t *testing.T, dir string) blockio.FS {
+	t.Helper()
+	fsys, err := blockio.OS(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fsys
+}
+
+func open(t *testing.T, fsys blockio.FS) *job.History {
+	t.Helper()
+	h, err := job.Open(fsys, nil).History("nightly")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = h.Close() })
+	return h
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+var t0 = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func begin(t *testing.T, h *job.History) uint64 {
+	t.Helper()
+	id, err := h.Begin(job.Run{Cause: job.BySchedule, Started: t0})
+	must(t, err)
+	return id
+}
+
+func step(n int) job.Step {
+	return job.Step{Verb: "replicate", Dataset: fmt.Sprintf("db%d", n), To: "@a", State: job.Done, Started: t0, Ended: t0.Add(time.Minute), Moved: 4096}
+}
+
+// record writes whole runs of two steps each.
+func record(t *testing.T, h *job.History, runs int) {
+	t.Helper()
+	for range runs {
+		begin(t, h)
+		must(t, h.Step(step(1)))
+		must(t, h.Step(step(2)))
+		must(t, h.Verb(job.VerbRecord{Verb: "replicate", State: job.Done, Started: t0}))
+		must(t, h.End(job.Done, t0.Add(time.Hour), job.Failure{}))
+	}
+}
+
+func list(t *testing.T, h *job.History) []job.Run {
+	t.Helper()
+	runs, err := h.List(0)
+	must(t, err)
+	return runs
+}
+
+func ids(runs []job.Run) (ids []uint64) {
+	for _, r := range runs {
+		ids = append(ids, r.ID)
+	}
+	return ids
+}
+
+func TestHistorySurvivesRestart(t *testing.T) {
+	dir := t.TempDir()
+	h := open(t, folder(t, dir))
+	record(t, h, 3)
+	must(t, h.Close())
+	h = open(t, folder(t, dir))
+	if id := begin(t, h); id != 4 {
+		t.Errorf("run %d after three, want 4", id)
+	}
+	runs := list(t, h)
+	if !slices.Equal(ids(runs), []uint64{4, 3, 2, 1}) {
+		t.Fatalf("runs %v, want newest first", ids(runs))
+	}
+	if runs[0].State != job.Running {
+		t.Errorf("the run under way is %s", runs[0].State)
+	}
+	old := runs[3]
+	if old.State != job.Done || old.Job != "nightly" || !old.Ended.Equal(t0.Add(time.Hour)) || len(old.Verbs) != 1 {
+		t.Errorf("recorded %+v", old)
+	}
+	if len(old.Steps) != 2 || old.Steps[1] != step(2) {
+		t.Errorf("steps %+v", old.Steps)
+	}
+	newest, err := h.List(2)
+	must(t, err)
+	if !slices.Equal(ids(newest), []uint64{4, 3}) {
+		t.Errorf("the two newest are %v", ids(newest))
+	}
+}
+
+func TestInterruptedRunShowsAsInterrupted(t *testing.T) {
+	dir := t.TempDir()
+	h := open(t, folder(t, dir))
+	begin(t, h)
+	must(t, h.Step(step(1)))
+	// No End and no Close: the process was killed.
+	for range 2 {
+		h = open(t, folder(t, dir))
+		runs := list(t, h)
+		if len(runs) != 1 || runs[0].State != job.Interrupted || runs[0].Hint == "" {
+			t.Fatalf("recorded %+v, want one interrupted run", runs)
+		}
+		if want := t0.Add(time.Minute); !runs[0].Ended.Equal(want) {
+			t.Errorf("ended %v, want %v, when it was last heard of", runs[0].Ended, want)
+		}
+		if len(runs[0].Steps) != 1 {
+			t.Errorf("steps %+v", runs[0].Steps)
+		}
+	}
+}
+
+// However short a cut leaves the log, what stands before the cut is read, nothing
+// else is, and recording goes on.
+func TestEveryTornTail(t *testing.T) {
+	dir := t.TempDir()
+	h := open(t, folder(t, dir))
+	record(t, h, 2)
+	must(t, h.Close())
+	file := filepath.Join(dir, "nightly.history")
+	whole, err := os.ReadFile(file)
+	must(t, err)
+	for n := range len(whole) + 1 {
+		must(t, os.WriteFile(file, append(whole[:n:n], "\x00\x00"...), 0o600))
+		h, err := job.Open(folder(t, dir), nil).History("nightly")
+		if err != nil {
+			t.Fatalf("cut at %d: %v", n, err)
+		}
+		begun := strings.Count(string(whole[:n]), `"begin"`)
+		if whole[max(0, n-1)] != '\n' && bytes.Contains(whole[bytes.LastIndexByte(whole[:n], '\n')+1:n], []byte(`"begin"`)) {
+			begun-- // its line is the torn one
+		}
+		before := list(t, h)
+		if len(before) != begun {
+			t.Fatalf("cut at %d: %d runs, want %d", n, len(before), begun)
+		}
+		for _, r := range before {
+			if r.State != job.Done && r.State != job.Interrupted {
+				t.Fatalf("cut at %d: run %d is %s", n, r.ID, r.State)
+			}
+		}
+		if n%16 != 0 {
+			must(t, h.Close())
+			continue
+		}
+		record(t, h, 1)
+		must(t, h.Close())
+		if after := list(t, open(t, folder(t, dir))); len(after) != begun+1 || after[0].State != job.Done || len(after[0].Steps) != 2 {
+			t.Fatalf("cut at %d: recorded afterwards: %+v", n, after)
+		}
+	}
+}
+
+func TestFlippedByteHidesOnlyItsRecord(t *testing.T) {
+	dir := t.TempDir()
+	h := open(t, folder(t, dir))
+	record(t, h, 2)
+	must(t, h.Close())
+	want := list(t, open(t, folder(t, dir)))
+	file := filepath.Join(dir, "nightly.history")
+	whole, err := os.ReadFile(file)
+	must(t, err)
+	for i := range whole {
+		flipped := bytes.Clone(whole)
+		flipped[i] ^= 0x20
+		must(t, os.WriteFile(file, flipped, 0o600))
+		h, err := job.Open(folder(t, dir), nil).History("nightly")
+		if err != nil {
+			t.Fatalf("byte %d: %v", i, err)
+		}
+		got := list(t, h)
+		must(t, h.Close())
+		if len(got) == 2 && fmt.Sprint(got) == fmt.Sprint(want) {
+			t.Fatalf("byte %d: the flip was not noticed", i)
+		}
+		for _, r := range got {
+			if r.Job != "nightly" || r.ID != 1 && r.ID != 2 || len(r.Steps) > 4 {
+				t.Fatalf("byte %d: read %+v", i, r)
+			}
+			for _, s := range r.Steps {
+				if s != step(1) && s != step(2) {
+					t.Fatalf("byte %d: read step %+v", i, s)
+				}
+			}
+		}
+	}
+}
+
+func diskUse(t *testing.T, dir string) (total int64) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	must(t, err)
+	for _, e := range entries {
+		info, err := e.Info()
+		must(t, err)
+		total += info.Size()
+	}
+	return total
+}
+
+func TestHistoryIsBounded(t *testing.T) {
+	dir := t.TempDir()
+	h := open(t, folder(t, dir))
+	failed := step(1)
+	failed.State, failed.Failure = job.Failed, job.Failure{Error: strings.Repeat("x", 5000), Kind: "space"}
+	for range 12 {
+		begin(t, h)
+		for range 500 {
+			must(t, h.Step(step(1)))
+		}
+		for range 5 {
+			must(t, h.Step(failed))
+		}
+		must(t, h.End(job.Failed, t0, job.Failure{}))
+	}
+	if use := diskUse(t, dir); use > 900<<10 {
+		t.Errorf("the history takes %d bytes", use)
+	}
+	h = open(t, folder(t, dir))
+	runs := list(t, h)
+	if len(runs) < 3 || runs[0].ID != 12 {
+		t.Fatalf("runs %v, want the newest kept", ids(runs))
+	}
+	for i, r := range runs {
+		failures := 0
+		for _, s := range r.Steps {
+			if s.State == job.Failed {
+				failures++
+			}
+		}
+		if failures != 5 || r.Omitted == 0 || len(r.Steps)+r.Omitted != 505 {
+			t.Errorf("run %d: %d steps, %d failures, %d omitted", r.ID, len(r.Steps), failures, r.Omitted)
+		}
+		if i > 0 && r.ID != runs[i-1].ID-1 {
+			t.Errorf("runs %v are not consecutive", ids(runs))
+		}
+	}
+	// Cut between the rename and the making of the new file.
+	must(t, h.Close())
+	must(t, os.Remove(filepath.Join(dir, "nightly.history")))
+	h = open(t, folder(t, dir))
+	last := list(t, h)[0].ID
+	if id := begin(t, h); id != last+1 {
+		t.Errorf("run %d after %d", id, last)
+	}
+}
+
+// fullDisk fails writes while it is full, after half of the bytes.
+type fullDisk struct {
+	blockio.FS
+	full bool
+}
+
+type fullFile struct {
+	blockio.File
+	disk *fullDisk
+}
+
+func (d *fullDisk) Open(name string, write bool) (blockio.File, error) {
+	f, err := d.FS.Open(name, write)
+	return fullFile{f, d}, err
+}
+
+func (f fullFile) WriteAt(p []byte, off int64) (int, error) {
+	if !f.disk.full {
+		return f.File.WriteAt(p, off)
+	}
+	n, _ := f.File.WriteAt(p[:len(p)/2], off)
+	return n, &fs.PathError{Op: "write", Path: "log", Err: syscall.ENOSPC}
+}
+
+func TestFullDiskLosesNothingElse(t *testing.T) {
+	dir := t.TempDir()
+	record(t, open(t, folder(t, dir)), 1)
+	disk := &fullDisk{FS: folder(t, dir)}
+	h := open(t, disk)
+	disk.full = true
+	id, err := h.Begin(job.Run{Started: t0})
+	if id != 2 || !errors.Is(err, syscall.ENOSPC) || cairn.KindOf(err) != cairn.KindIO || cairn.HintOf(err) == "" {
+		t.Errorf("Begin on a full disk: %d, %v", id, err)
+	}
+	if err := h.End(job.Failed, t0, job.Failure{}); err == nil {
+		t.Error("End on a full disk succeeded")
+	}
+	disk.full = false
+	record(t, h, 1)
+	runs := list(t, open(t, folder(t, dir)))
+	if !slices.Equal(ids(runs), []uint64{3, 1}) || runs[0].State != job.Done || runs[1].State != job.Done {
+		t.Errorf("recorded %+v", runs)
+	}
+}
+
+func TestNamesOfHistories(t *testing.T) {
+	s := job.Open(folder(t, t.TempDir()), nil)
+	for _, bad := range []string{"", "../x", ".."} {
+		if _, err := s.History(bad); err == nil {
+			t.Errorf("history of job %q opened", bad)
+		}
+	}
+	if _, err := s.History("by hand: db-1.2_x"); err != nil {
+		t.Error(err)
+	}
+}
