@@ -196,9 +196,8 @@ func (s *session) answerRead(q nbdproto.Request, buf []byte, pieces []cairn.Exte
 	}
 	if !s.out.structured {
 		s.out.send(hold, func() {
-			s.out.scratch = nbdproto.AppendSimpleReply(s.out.scratch[:0], 0, q.Cookie)
-			s.out.write(s.out.scratch)
-			s.out.write(buf)
+			s.out.buf = nbdproto.AppendSimpleReply(s.out.buf, 0, q.Cookie)
+			s.out.data(buf)
 		})
 		return
 	}

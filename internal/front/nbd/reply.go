@@ -1,8 +1,8 @@
 package nbd
 
 import (
-	"bufio"
 	"io"
+	"net"
 	"sync"
 	"sync/atomic"
 
@@ -18,14 +18,18 @@ type replies struct {
 
 	waiting atomic.Int32 // answers that wait for mu
 
-	mu      sync.Mutex // guards what follows
-	w       *bufio.Writer
-	scratch []byte
-	err     error // first failure to write; nothing is written after it
+	mu  sync.Mutex // guards what follows
+	w   io.Writer
+	buf []byte // not yet written; shorter than twice answerBuffer
+	err error  // first failure to write; nothing is written after it
 }
 
+// answerBuffer is the length from which gathered answers are written out, and
+// from which a read's data is handed to the kernel from where it lies, in bytes.
+const answerBuffer = streamBuffer / 4
+
 func newReplies(w io.Writer, structured bool) *replies {
-	return &replies{structured: structured, w: bufio.NewWriterSize(w, streamBuffer/4)}
+	return &replies{structured: structured, w: w, buf: make([]byte, 0, 2*answerBuffer)}
 }
 
 // send runs fill under the lock. hold leaves the answer in the buffer for the
@@ -39,24 +43,39 @@ func (r *replies) send(hold bool, fill func()) {
 		return
 	}
 	fill()
-	if last && !hold && r.err == nil {
-		r.err = r.w.Flush()
+	if last && !hold || len(r.buf) >= answerBuffer {
+		r.writeOut()
 	}
 }
 
 func (r *replies) flush() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.err == nil && r.w.Buffered() > 0 {
-		r.err = r.w.Flush()
-	}
+	r.writeOut()
 	return r.err
 }
 
-func (r *replies) write(b []byte) {
-	if r.err == nil {
-		_, r.err = r.w.Write(b)
+func (r *replies) writeOut() {
+	if r.err == nil && len(r.buf) > 0 {
+		_, r.err = r.w.Write(r.buf)
 	}
+	r.buf = r.buf[:0]
+}
+
+// data appends what may be long.
+func (r *replies) data(b []byte) {
+	if len(b) < answerBuffer {
+		r.buf = append(r.buf, b...)
+		if len(r.buf) >= answerBuffer {
+			r.writeOut()
+		}
+		return
+	}
+	if r.err == nil {
+		both := net.Buffers{r.buf, b}
+		_, r.err = both.WriteTo(r.w)
+	}
+	r.buf = r.buf[:0]
 }
 
 // done answers a request that returns no data.
@@ -70,8 +89,7 @@ func (r *replies) done(q nbdproto.Request, err error, hold bool) {
 		number = numberOf(err)
 	}
 	r.send(hold, func() {
-		r.scratch = nbdproto.AppendSimpleReply(r.scratch[:0], number, q.Cookie)
-		r.write(r.scratch)
+		r.buf = nbdproto.AppendSimpleReply(r.buf, number, q.Cookie)
 	})
 }
 
@@ -88,9 +106,8 @@ func (r *replies) chunk(q nbdproto.Request, kind uint16, last bool, parts ...[]b
 	for _, p := range parts {
 		h.Length += uint32(len(p))
 	}
-	r.scratch = nbdproto.AppendChunkHeader(r.scratch[:0], h)
-	r.write(r.scratch)
+	r.buf = nbdproto.AppendChunkHeader(r.buf, h)
 	for _, p := range parts {
-		r.write(p)
+		r.data(p)
 	}
 }
