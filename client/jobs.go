@@ -6,7 +6,7 @@ import "time"
 type Job struct {
 	Name    string    `json:"name"`
 	Type    string    `json:"type"`  // snap, push, pull, source or sink
-	State   string    `json:"state"` // waiting, running, serving or failed
+	State   string    `json:"state"` // waiting, running, serving or stopped
 	Phase   string    `json:"phase,omitempty"`
 	Place   string    `json:"place,omitempty"` // the peer of an active job
 	Next    time.Time `json:"next,omitzero"`   // next run by schedule; zero: none
@@ -20,14 +20,25 @@ type Job struct {
 type Run struct {
 	ID      uint64    `json:"id"` // ascending per job
 	Job     string    `json:"job"`
-	Cause   string    `json:"cause"` // schedule, manual or wakeup
-	State   string    `json:"state"` // running, done, failed, canceled or interrupted
+	Cause   string    `json:"cause"` // schedule, manual, wakeup or retry
+	State   string    `json:"state"` // running, done, failed, stuck, canceled or interrupted
 	Started time.Time `json:"started"`
 	Ended   time.Time `json:"ended,omitzero"`
 	Error   string    `json:"error,omitempty"`
 	Kind    string    `json:"kind,omitempty"` // of the error
 	Hint    string    `json:"hint,omitempty"`
+	Verbs   []Verb    `json:"verbs,omitempty"`
 	Steps   []Step    `json:"steps,omitempty"`
+	Omitted int       `json:"omitted,omitempty"` // steps that are not listed
+}
+
+// Verb is one part of a run: all captures, all transfers, all destructions.
+type Verb struct {
+	Verb    string    `json:"verb"`
+	State   string    `json:"state"`
+	Started time.Time `json:"started"`
+	Ended   time.Time `json:"ended,omitzero"`
+	Error   string    `json:"error,omitempty"`
 }
 
 // Step is one capture, transfer or destruction within a run.
