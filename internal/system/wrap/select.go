@@ -122,7 +122,7 @@ func (s *selected) Estimate(ctx context.Context, steps []cairn.Step) ([]int64, e
 
 // OpenVersion implements cairn.BlockOpener.
 func (s *selected) OpenVersion(ctx context.Context, dataset string, id cairn.VersionID) (cairn.BlockReader, error) {
-	if err := s.see("open", dataset+id.Name); err != nil {
+	if err := s.see("open versions of", dataset); err != nil {
 		return nil, err
 	}
 	return s.ep.Blocks.OpenVersion(ctx, dataset, id)
