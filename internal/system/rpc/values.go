@@ -1,0 +1,153 @@
+package rpc
+
+import (
+	"slices"
+
+	"cairn"
+)
+
+// How the values of the root package are laid out, one function each.
+
+func codeVersionID(c *coder, v *cairn.VersionID) {
+	text(c, &v.Name)
+	c.guid(&v.GUID)
+}
+
+const minVersionID = 9 // bytes
+
+func codeLease(c *coder, l *cairn.Lease) {
+	text(c, &l.Owner)
+	small(c, &l.Purpose)
+}
+
+func codeStored(c *coder, s *cairn.Stored) {
+	codeVersionID(c, &s.From)
+	text(c, &s.Format)
+	c.int(&s.Bytes)
+	list(c, &s.Media, 1, text[string])
+}
+
+func codeVersion(c *coder, v *cairn.Version) {
+	codeVersionID(c, &v.VersionID)
+	c.uint(&v.Order)
+	c.time(&v.Created)
+	c.int(&v.Size)
+	c.int(&v.Unique)
+	small(c, &v.State)
+	list(c, &v.Leases, 2, codeLease)
+	list(c, &v.Stored, 12, codeStored)
+}
+
+const minVersion = 17 // bytes
+
+func codePartial(c *coder, p *cairn.Partial) {
+	codeVersionID(c, &p.From)
+	codeVersionID(c, &p.To)
+	c.int(&p.Received)
+	c.bytes(&p.Token)
+}
+
+func codeDataset(c *coder, d *cairn.Dataset) {
+	text(c, &d.Name)
+	small(c, &d.Kind)
+	c.guid(&d.ID)
+	c.int(&d.Size)
+	text(c, &d.Parent)
+	c.bool(&d.Placeholder)
+	c.bool(&d.Encrypted)
+	c.bool(&d.Sealed)
+	small(c, &d.State)
+	text(c, &d.Why)
+}
+
+func codeQuery(c *coder, q *cairn.Query) {
+	list(c, (*[]cairn.FilterRule)(&q.Filter), 3, func(c *coder, r *cairn.FilterRule) {
+		text(c, &r.Name)
+		c.bool(&r.Subtree)
+		c.bool(&r.Keep)
+	})
+	list(c, &q.Names, 1, text[string])
+	c.bool(&q.Want.Versions)
+	c.bool(&q.Want.Leases)
+	c.bool(&q.Want.Sizes)
+	c.bool(&q.Want.Partial)
+}
+
+func codeStep(c *coder, s *cairn.Step) {
+	text(c, &s.Dataset)
+	codeVersionID(c, &s.From)
+	list(c, &s.Via, minVersionID, codeVersionID)
+	codeVersionID(c, &s.To)
+	c.bytes(&s.Resume)
+	c.int(&s.Size)
+	list(c, &s.Media, 1, text[string])
+}
+
+const minStep = 23 // bytes
+
+func codeHeader(c *coder, h *cairn.StreamHeader) {
+	text(c, &h.Format)
+	text(c, &h.Dataset)
+	small(c, &h.Kind)
+	codeVersionID(c, &h.From)
+	list(c, &h.Via, minVersion, codeVersion)
+	codeVersion(c, &h.To)
+	c.int(&h.Volume)
+	c.int(&h.Resume)
+	c.int(&h.Size)
+}
+
+func codeKeepRule(c *coder, r *cairn.KeepRule) {
+	text(c, &r.Type)
+	small(c, &r.Count)
+	text(c, &r.Regex)
+	c.bool(&r.Negate)
+	text(c, &r.Grid)
+	optional(c, &r.KeepSnapshotAtCursor, (*coder).bool)
+	c.int(&r.MaxAgeSeconds)
+}
+
+func codeFormats(c *coder, m *map[cairn.DatasetKind][]cairn.Format) {
+	type entry struct {
+		kind    cairn.DatasetKind
+		formats []cairn.Format
+	}
+	var entries []entry
+	for kind, formats := range *m {
+		entries = append(entries, entry{kind, formats})
+	}
+	slices.SortFunc(entries, func(a, b entry) int { return int(a.kind) - int(b.kind) })
+	list(c, &entries, 2, func(c *coder, e *entry) {
+		small(c, &e.kind)
+		list(c, &e.formats, 1, text[cairn.Format])
+	})
+	if !c.reading {
+		return
+	}
+	*m = map[cairn.DatasetKind][]cairn.Format{}
+	for _, e := range entries {
+		(*m)[e.kind] = e.formats
+	}
+}
+
+func codeInfo(c *coder, i *cairn.Info) {
+	text(c, &i.Place)
+	text(c, &i.Identity)
+	codeFormats(c, &i.Sends)
+	codeFormats(c, &i.Accepts)
+	c.bool(&i.AppendOnly)
+	list(c, &i.Keep, 7, codeKeepRule)
+}
+
+func codeExtent(c *coder, e *cairn.Extent) {
+	c.int(&e.Offset)
+	c.int(&e.Length)
+	small(c, &e.Kind)
+}
+
+func codeCoverage(c *coder, v *cairn.Coverage) {
+	c.int(&v.Checked)
+	c.int(&v.Unchecked)
+	list(c, &v.Damaged, 3, codeExtent)
+	list(c, &v.Notes, 1, text[string])
+}
