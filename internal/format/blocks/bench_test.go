@@ -2,6 +2,7 @@ package blocks_test
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -84,7 +85,7 @@ func BenchmarkReader(b *testing.B) {
 			b.SetBytes(int64(len(p)))
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, _, err := applyFrom(bytes.NewReader(stream)); err != io.EOF {
+				if _, _, err := applyFrom(bytes.NewReader(stream)); !errors.Is(err, io.EOF) {
 					b.Fatal(err)
 				}
 			}

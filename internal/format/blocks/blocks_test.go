@@ -153,7 +153,7 @@ func TestRoundTrip(t *testing.T) {
 		stream := write(t, h, blocks.WriterOptions{Compression: rapid.SampledFrom(compressions).Draw(t, "compression")}, ops)
 		image, discarded := bytes.Repeat([]byte{0xEE}, int(size)), make([]byte, size)
 		_, r, err := apply(image, discarded, stream, nil)
-		if err != io.EOF {
+		if !errors.Is(err, io.EOF) {
 			t.Fatal(err)
 		}
 		wantImage, wantDiscarded := model(size, ops)
@@ -178,7 +178,7 @@ func TestResume(t *testing.T) {
 		whole := write(t, h, o, ops)
 		image, discarded := bytes.Repeat([]byte{0xEE}, int(size)), make([]byte, size)
 		_, r, err := apply(image, discarded, whole, nil)
-		if err != io.EOF {
+		if !errors.Is(err, io.EOF) {
 			t.Fatal(err)
 		}
 		want := r.Counts()
@@ -209,7 +209,7 @@ func TestResume(t *testing.T) {
 		}
 		o.Resume = token
 		_, r, err = apply(image, discarded, write(t, h, o, ops), token)
-		if err != io.EOF {
+		if !errors.Is(err, io.EOF) {
 			t.Fatal(err)
 		}
 		wantImage, wantDiscarded := model(size, ops)
@@ -250,7 +250,7 @@ func TestZeroesInDataBecomeExtents(t *testing.T) {
 	var got []blocks.Record
 	for {
 		rec, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
@@ -327,7 +327,7 @@ func TestErrorsOfInputAndOutputKeepTheirKind(t *testing.T) {
 	stream := write(t, header(4096), blocks.WriterOptions{}, nil)
 	for want, cause := range map[cairn.Kind]error{
 		cairn.KindIO:          errors.New("line noise"),
-		cairn.KindUnavailable: &cairn.Error{Op: "read", Kind: cairn.KindUnavailable},
+		cairn.KindUnavailable: &cairn.Error{Op: "read", Kind: cairn.KindUnavailable, Err: io.EOF}, // no clean end
 	} {
 		for _, cut := range []int{3, len(stream) - 5, len(stream)} {
 			_, _, err := applyFrom(io.MultiReader(bytes.NewReader(stream[:cut]), failing{cause}))

@@ -16,9 +16,13 @@ import (
 // small is a stream with every kind of record and encoding a, in little room: a
 // point needs more than 4096 extents, or 4 MiB of data, so that is in points.
 func small(t testing.TB, c blocks.Compression) []byte {
+	return smallOf(t, c, 64*cairn.BlockSize)
+}
+
+func smallOf(t testing.TB, c blocks.Compression, size int64) []byte {
 	const k = cairn.BlockSize
 	text := bytes.Repeat([]byte("block "), 2*k/6+1)[:2*k]
-	return write(t, header(64*k), blocks.WriterOptions{Compression: c}, []op{
+	return write(t, header(size), blocks.WriterOptions{Compression: c}, []op{
 		{kind: blocks.KindData, off: 0, length: k, data: text[:k]},
 		{kind: blocks.KindZero, off: k, length: 8 * k},
 		{kind: blocks.KindData, off: 9 * k, length: 2 * k, data: text},
@@ -135,13 +139,18 @@ func TestHostileLengthsAreBounded(t *testing.T) {
 		"unknown encoding": func(h []byte) { h[1] = 9 },
 		"lying length":     func(h []byte) { binary.LittleEndian.PutUint64(h[16:], 2*cairn.BlockSize) },
 		"reserved":         func(h []byte) { h[2] = 1 },
+		"unpacks to 4 GiB": func(h []byte) { copy(h[32:], "\xff\xff\xff\xff\x0f") },
+		"over the bound": func(h []byte) {
+			binary.LittleEndian.PutUint32(h[4:], blocks.MaxData+cairn.BlockSize-1)
+			binary.LittleEndian.PutUint64(h[16:], blocks.MaxData+cairn.BlockSize)
+		},
 	} {
 		for _, c := range []blocks.Compression{blocks.CompressS2, blocks.CompressZstd} {
-			stream := small(t, c)
+			stream := smallOf(t, c, 1<<30)
 			at := headerSize(stream)
 			n := int(binary.LittleEndian.Uint32(stream[at+4:]))
 			change(stream[at:])
-			seal(stream, at, n)
+			seal(stream, 0, at, n)
 			runtime.ReadMemStats(&before)
 			_, _, err := applyFrom(bytes.NewReader(stream))
 			runtime.ReadMemStats(&after)
@@ -155,9 +164,10 @@ func TestHostileLengthsAreBounded(t *testing.T) {
 	}
 }
 
-// seal gives the first record, at at with n bytes of payload, a right checksum.
-func seal(stream []byte, at, n int) {
+// seal gives a record, at at with n bytes of payload, a right checksum.
+func seal(stream []byte, number uint64, at, n int) {
 	var id [24]byte
+	binary.LittleEndian.PutUint64(id[16:], number)
 	binary.LittleEndian.PutUint64(id[:], 0x1111)
 	binary.LittleEndian.PutUint64(id[8:], 0x2222)
 	table := crc32.MakeTable(crc32.Castagnoli)
@@ -173,11 +183,20 @@ func TestFinalHashCoversContent(t *testing.T) {
 	stream := small(t, blocks.CompressNone)
 	at := headerSize(stream)
 	stream[at+32] ^= 1
-	seal(stream, at, cairn.BlockSize)
+	seal(stream, 0, at, cairn.BlockSize)
 	n, _, err := applyFrom(bytes.NewReader(stream))
 	if !errors.Is(err, cairn.KindCorrupt) || n != 5 {
 		t.Errorf("after %d records: %v", n, err)
 	}
+}
+
+// Counts are compared too: they are what a receiver reports.
+func TestCountsAreCompared(t *testing.T) {
+	stream := small(t, "")
+	at := recordAt(stream, 4)
+	stream[at+32]++
+	seal(stream, 4, at, 64)
+	mustBeCorrupt(t, "count", at, stream)
 }
 
 func TestNewerLayoutIsNamed(t *testing.T) {
@@ -220,7 +239,7 @@ func TestTokensBelongToTheirStream(t *testing.T) {
 	refused("rest without token", err, cairn.KindConflict)
 	_, _, err = apply(image, image, stream, token)
 	refused("beginning with token", err, cairn.KindConflict)
-	if _, _, err = apply(image, image, rest, token); err != io.EOF {
+	if _, _, err = apply(image, image, rest, token); !errors.Is(err, io.EOF) {
 		t.Error(err)
 	}
 }

@@ -2,6 +2,7 @@ package blocks_test
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"io"
 	"os"
@@ -29,7 +30,7 @@ func TestGolden(t *testing.T) {
 		}
 		image, discarded := bytes.Repeat([]byte{0xEE}, 64*cairn.BlockSize), make([]byte, 64*cairn.BlockSize)
 		_, r, err := apply(image, discarded, golden, nil)
-		if err != io.EOF {
+		if !errors.Is(err, io.EOF) {
 			t.Fatalf("%s: %v", name, err)
 		}
 		if r.Header() != header(64*cairn.BlockSize) {

@@ -78,10 +78,10 @@ func (r *Reader) Next() (Record, error) {
 	}
 	rec, err := r.next()
 	switch {
-	case err == io.EOF: // only ended says so
-		r.err = io.EOF
 	case err != nil:
 		r.err = readError(fmt.Sprintf("record %d", r.at.Sequence), err)
+	case rec.Kind == kindEnd:
+		r.err = io.EOF
 	}
 	return rec, r.err
 }
@@ -92,6 +92,7 @@ func (r *Reader) next() (Record, error) {
 		return Record{}, err
 	}
 	r.at.Sequence++
+	rec := Record{Kind: f.kind, Offset: f.offset, Length: f.length}
 	switch f.kind {
 	case KindPoint:
 		if err := r.summary(payload); err != nil {
@@ -100,23 +101,21 @@ func (r *Reader) next() (Record, error) {
 		r.at.Position = f.offset
 		r.token = r.at
 		r.section.begin(&r.at)
-		return Record{Kind: KindPoint, Offset: f.offset}, nil
+		return rec, nil
 	case kindEnd:
 		if err := r.summary(payload); err != nil {
 			return Record{}, err
 		}
-		return Record{}, r.ended(f)
-	}
-	var data []byte
-	if f.kind == KindData {
-		if data, err = r.unpack.unpack(f.encoding, payload, int(f.length)); err != nil {
+		return rec, r.ended(f)
+	case KindData:
+		if rec.Data, err = r.unpack.unpack(f.encoding, payload, int(f.length)); err != nil {
 			return Record{}, err
 		}
 	}
-	r.section.extent(f.kind, f.offset, f.length, data)
+	r.section.extent(f.kind, f.offset, f.length, rec.Data)
 	r.at.Counts.add(f.kind, f.length)
 	r.at.Position = f.offset + f.length
-	return Record{Kind: f.kind, Offset: f.offset, Length: f.length, Data: data}, nil
+	return rec, nil
 }
 
 // record reads one record and checks it; its payload is valid until the next.
@@ -156,7 +155,7 @@ func (r *Reader) summary(payload []byte) error {
 	return nil
 }
 
-// ended makes sure that nothing follows the end record.
+// ended makes sure that nothing follows the end record but the input's own end.
 func (r *Reader) ended(f frame) error {
 	if f.offset != r.header.Size {
 		return errors.New("the end record stands elsewhere than at the end")
@@ -165,7 +164,7 @@ func (r *Reader) ended(f frame) error {
 	case nil:
 		return errors.New("more bytes after the end of the stream")
 	case io.EOF:
-		return io.EOF
+		return nil
 	default:
 		return inputError(err)
 	}

@@ -57,7 +57,7 @@ func content(t *testing.T, fsys blockio.FS, name string) string {
 	n, err := f.Size()
 	must(t, err)
 	p := make([]byte, n)
-	if _, err := f.ReadAt(p, 0); err != nil && err != io.EOF {
+	if _, err := f.ReadAt(p, 0); err != nil && !errors.Is(err, io.EOF) {
 		t.Fatal(err)
 	}
 	return string(p)
@@ -378,7 +378,7 @@ func performFile(f blockio.File, s step) (string, error) {
 	case "read":
 		p := make([]byte, s.n)
 		n, err := f.ReadAt(p, s.off)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return fmt.Sprintf("%d %x EOF", n, p[:n]), nil
 		}
 		return fmt.Sprintf("%d %x", n, p[:n]), err
@@ -399,7 +399,7 @@ func holesAreZero(f blockio.File) error {
 		}
 		p := make([]byte, start-off)
 		if _, err := f.ReadAt(p, off); err != nil || !bytes.Equal(p, make([]byte, len(p))) || end <= start && start < size {
-			return fmt.Errorf("hole %d-%d, data to %d: %v", off, start, end, err)
+			return fmt.Errorf("hole %d-%d, data to %d: %w", off, start, end, err)
 		}
 		off = max(end, start)
 	}
