@@ -229,6 +229,8 @@ func TestSlowWritesOverlap(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	mu.Lock()
+	defer mu.Unlock()
 	if most < 4 || most > 8 {
 		t.Errorf("%d writes ran at once, want nearly 8", most)
 	}
@@ -259,6 +261,8 @@ func TestManyLargeReadsStayWithinTheBudget(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	mu.Lock()
+	defer mu.Unlock()
 	if most > nbd.MaxPayload {
 		t.Errorf("%d bytes of buffers were in use", most)
 	}
