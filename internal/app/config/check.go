@@ -30,7 +30,7 @@ func (r *reading) check(c *Config) {
 }
 
 // Phases of the verbs that a watchdog limit can name.
-var phases = []string{"list", "plan", "lease", "capture", "send", "receive", "commit", "prune", "destroy"}
+var phases = []string{"list", "plan", "estimate", "lease", "abort", "capture", "send", "receive", "commit", "confirm", "bookmark", "destroy"}
 
 func (r *reading) checkWatchdog(w *Watchdog) {
 	for phase := range w.Phases {
@@ -134,8 +134,8 @@ func (r *reading) checkSnapshotting(s *Snapshotting) {
 		if _, ok := r.at[field]; !ok {
 			field = &s.Prefix
 		}
-		ve := causeOf(err).(*valueError)
-		r.fail(field, ve.text, ve.hint)
+		text, hint := textOf(err)
+		r.fail(field, text, hint)
 	}
 }
 

@@ -65,13 +65,13 @@ func (d *decoder) document(src []byte, v any) bool {
 			body = doc.Body
 		}
 	}
+	target := reflect.ValueOf(v).Elem()
 	if body == nil {
-		d.fail(Pos{File: d.file}, "the file is empty", "it needs at least one job; see docs/guide/configuration.md")
-		return false
+		d.absent(target, &key{}, "")
+		return true
 	}
 	d.anchors = map[string]ast.Node{}
 	ast.Walk(d, body)
-	target := reflect.ValueOf(v).Elem()
 	d.node(body, target, key{}, "")
 	return true
 }

@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"io/fs"
-	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"cairn"
+	"cairn/internal/mech/logging"
 )
 
 // defaultLimit is the watchdog's limit of standstill when nothing is configured;
@@ -187,7 +187,7 @@ func (r *reading) complete(c *Config) {
 		c.Global.Control.SockPath = filepath.Join(r.options.Paths.Runtime, "control")
 	}
 	if len(c.Global.Logging) == 0 {
-		c.Global.Logging = DefaultLogging()
+		c.Global.Logging = defaultLogging()
 	}
 	if c.Global.Watchdog.Limit == 0 {
 		c.Global.Watchdog.Limit = defaultLimit
@@ -197,9 +197,24 @@ func (r *reading) complete(c *Config) {
 	}
 }
 
-// DefaultLogging is what is logged when nothing is configured: zrepl's choice.
-func DefaultLogging() []LogOutlet {
-	return []LogOutlet{{Type: "stdout", Level: slog.LevelWarn, Format: "human", Time: true, Color: true}}
+// defaultLogging is zrepl's choice when nothing is configured.
+func defaultLogging() []LogOutlet {
+	d := logging.Default()[0]
+	return []LogOutlet{{Type: d.Type, Level: d.Level, Format: d.Format, Time: d.Time, Color: d.Color}}
+}
+
+// LogOutlets is the logging as package logging takes it.
+func (c *Config) LogOutlets() []logging.Outlet {
+	var outlets []logging.Outlet
+	for _, o := range c.Global.Logging {
+		out := logging.Outlet{Type: o.Type, Level: o.Level, Format: o.Format, Time: o.Time, Color: o.Color,
+			Facility: o.Facility, Address: o.Address, Net: o.Net, RetryInterval: o.RetryInterval}
+		if o.TLS != nil {
+			out.CA, out.Cert, out.Key = o.TLS.CA, o.TLS.Cert, o.TLS.Key
+		}
+		outlets = append(outlets, out)
+	}
+	return outlets
 }
 
 // with lays a job's own limits over the general ones: its limit replaces every

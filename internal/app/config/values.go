@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -112,16 +113,19 @@ func (d *decoder) meaning(text string, k *key) (string, error) {
 	return text, nil
 }
 
-// causeOf turns a policy package's error into one whose position the caller knows.
+// causeOf turns another package's error into one whose position the caller knows.
 func causeOf(err error) error {
 	if err == nil {
 		return nil
 	}
-	text := err.Error()
-	if hint := cairn.HintOf(err); hint != "" {
-		return &valueError{strings.TrimSuffix(text, " ("+hint+")"), hint}
-	}
-	return &valueError{text, ""}
+	text, hint := textOf(err)
+	return &valueError{text, hint}
+}
+
+// textOf takes an error's hint out of its text.
+func textOf(err error) (text, hint string) {
+	hint = cairn.HintOf(err)
+	return strings.TrimSuffix(err.Error(), " ("+hint+")"), hint
 }
 
 func (d *decoder) readable(path string) error {
@@ -130,7 +134,8 @@ func (d *decoder) readable(path string) error {
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		if pe, ok := err.(*fs.PathError); ok {
+		var pe *fs.PathError
+		if errors.As(err, &pe) {
 			err = pe.Err
 		}
 		return badValue("see cairn cert --help", "cannot read %s: %v", path, err)

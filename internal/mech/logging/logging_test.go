@@ -55,13 +55,13 @@ func stdout(format string) logging.Outlet {
 }
 
 // entries logs one of each kind of trouble.
-func entries(log *slog.Logger) {
-	log = log.With("job", "nightly")
+func entries(to *slog.Logger) {
+	to = to.With("job", "nightly")
 	err := &cairn.Error{Op: "send", Subject: "db", Kind: cairn.KindSpace, Hint: "make room"}
-	log.Warn("step failed", "dataset", "a db", "err", err, "kind", cairn.KindOf(err), "hint", err.Hint)
-	log.Info("run began", "run", 7, "cause", "", "hint", "", "nothing", nil)
-	log.Debug("two\nlines \x1b[31m", "q", `say "x"`, "token", "abc", slog.Group("tls", "DSN", "root:pw", "ok", true))
-	log.WithGroup("g").With("a", time.Second).Error("boom", "when", time.Unix(0, 0).UTC(), "b", 1.5)
+	to.Warn("step failed", "dataset", "a db", "err", err, "kind", cairn.KindOf(err), "hint", err.Hint)
+	to.Info("run began", "run", 7, "cause", "", "hint", "", "nothing", nil)
+	to.Debug("two\nlines \x1b[31m", "q", `say "x"`, "token", "abc", slog.Group("tls", "DSN", "root:pw", "ok", true))
+	to.WithGroup("g").With("a", time.Second).Error("boom", "when", time.Unix(0, 0).UTC(), "b", 1.5)
 }
 
 func TestFormats(t *testing.T) {
@@ -123,9 +123,9 @@ func TestTimeAndColor(t *testing.T) {
 
 func TestNothingConfigured(t *testing.T) {
 	var out buffer
-	log := open(t, logging.Options{Stdout: &out}).Logger()
-	log.Info("quiet")
-	log.Warn("heard", "n", math.NaN())
+	to := open(t, logging.Options{Stdout: &out}).Logger()
+	to.Info("quiet")
+	to.Warn("heard", "n", math.NaN())
 	if got := out.String(); strings.Contains(got, "quiet") || !strings.HasSuffix(got, " WARN heard n=NaN\n") {
 		t.Errorf("got %q", got)
 	}
@@ -137,10 +137,10 @@ func TestLevelPerOutlet(t *testing.T) {
 	quiet := stdout("logfmt")
 	quiet.Level = slog.LevelError
 	l := open(t, logging.Options{Stdout: &out}, quiet, logging.Outlet{Type: "tcp", Level: slog.LevelInfo, Format: "json", Net: "tcp", Address: lines.addr})
-	log := l.Logger()
-	log.Debug("a")
-	log.Info("b")
-	log.Error("c")
+	to := l.Logger()
+	to.Debug("a")
+	to.Info("b")
+	to.Error("c")
 	if got := out.String(); got != "level=error msg=c\n" {
 		t.Errorf("stdout got %q", got)
 	}
