@@ -21,7 +21,8 @@
 //
 // # Faults
 //
-// [Disk.OnCall] sees every call before it happens and can make it fail;
+// [Disk.OnCall] sees every call before it happens and can make it fail, or do
+// something else first, so that a test decides how two activities interleave.
 // [Disk.SetCapacity] makes writes fail with ENOSPC. All methods may be used from
 // several goroutines. A misuse by the test itself panics.
 package fakedisk
@@ -32,6 +33,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -76,10 +78,11 @@ type Disk struct {
 	tree     *tree        // as the running system sees it
 	first    *tree        // as it was when the log began
 	log      []Entry
-	calls    int
-	onCall   func(Call) error
 	capacity int64
 	handles  map[inode]int // open files
+
+	calls  atomic.Int64
+	onCall atomic.Pointer[func(Call) error]
 }
 
 // New makes an empty disk of 1 TiB.
@@ -90,11 +93,15 @@ func fromTree(t *tree) *Disk {
 }
 
 // OnCall sets what sees every call before it happens; an error of it is the
-// call's. It must not call the disk. Nil sees nothing.
+// call's. It holds no lock: it may call the disk, which comes back to it, and calls
+// made at the same time see it at the same time. Nil sees nothing.
 func (d *Disk) OnCall(f func(Call) error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.onCall, d.calls = f, 0
+	d.calls.Store(0)
+	if f == nil {
+		d.onCall.Store(nil)
+		return
+	}
+	d.onCall.Store(&f)
 }
 
 // SetCapacity sets the room of the disk in bytes; less than is in use makes every
@@ -119,14 +126,13 @@ func (d *Disk) Log() []Entry {
 	return slices.Clone(d.log)
 }
 
-// call counts a call and asks whether it may happen. The lock is held.
+// call counts a call and asks whether it may happen. The lock is not held.
 func (d *Disk) call(op Op, name string, off, length int64) error {
-	if d.onCall == nil {
+	f := d.onCall.Load()
+	if f == nil {
 		return nil
 	}
-	n := d.calls
-	d.calls++
-	if err := d.onCall(Call{n, op, name, off, length}); err != nil {
+	if err := (*f)(Call{int(d.calls.Add(1) - 1), op, name, off, length}); err != nil {
 		return pathError(op, name, err)
 	}
 	return nil
@@ -155,6 +161,9 @@ func (d *Disk) place(op Op, name string) (dir inode, last string, err error) {
 
 // Create makes a file.
 func (d *Disk) Create(name string) (blockio.File, error) {
+	if err := d.call(OpCreate, name, 0, 0); err != nil {
+		return nil, err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	ino, err := d.make(OpCreate, name, &node{content: &content{}})
@@ -166,6 +175,9 @@ func (d *Disk) Create(name string) (blockio.File, error) {
 
 // Mkdir makes a folder.
 func (d *Disk) Mkdir(name string) error {
+	if err := d.call(OpMkdir, name, 0, 0); err != nil {
+		return err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	_, err := d.make(OpMkdir, name, &node{entries: map[string]inode{}})
@@ -173,9 +185,6 @@ func (d *Disk) Mkdir(name string) error {
 }
 
 func (d *Disk) make(op Op, name string, n *node) (inode, error) {
-	if err := d.call(op, name, 0, 0); err != nil {
-		return 0, err
-	}
 	dir, last, err := d.place(op, name)
 	if err != nil {
 		return 0, err
@@ -206,11 +215,11 @@ func (d *Disk) open(ino inode, name string, write bool) *file {
 
 // Open opens a file.
 func (d *Disk) Open(name string, write bool) (blockio.File, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	if err := d.call(OpOpen, name, 0, 0); err != nil {
 		return nil, err
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	ino, err := d.tree.find(path.Clean(name))
 	switch {
 	case err != nil:
@@ -223,11 +232,11 @@ func (d *Disk) Open(name string, write bool) (blockio.File, error) {
 
 // Rename renames a file or folder.
 func (d *Disk) Rename(oldName, newName string) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	if err := d.call(OpRename, oldName, 0, 0); err != nil {
 		return err
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	from, last, err := d.place(OpRename, oldName)
 	if err != nil {
 		return err
@@ -256,11 +265,11 @@ func (d *Disk) Rename(oldName, newName string) error {
 
 // Remove unlinks a file or an empty folder.
 func (d *Disk) Remove(name string) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	if err := d.call(OpRemove, name, 0, 0); err != nil {
 		return err
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	dir, last, err := d.place(OpRemove, name)
 	if err != nil {
 		return err
@@ -300,11 +309,11 @@ func (d *Disk) folder(op Op, name string) (inode, error) {
 
 // ReadDir lists the names in a folder.
 func (d *Disk) ReadDir(name string) ([]string, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	if err := d.call(OpReadDir, name, 0, 0); err != nil {
 		return nil, err
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	ino, err := d.folder(OpReadDir, name)
 	if err != nil {
 		return nil, err
@@ -314,11 +323,11 @@ func (d *Disk) ReadDir(name string) ([]string, error) {
 
 // SyncDir makes the entries of a folder durable.
 func (d *Disk) SyncDir(name string) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	if err := d.call(OpSyncDir, name, 0, 0); err != nil {
 		return err
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	ino, err := d.folder(OpSyncDir, name)
 	if err != nil {
 		return err
@@ -329,11 +338,11 @@ func (d *Disk) SyncDir(name string) error {
 
 // Stat describes a file or folder.
 func (d *Disk) Stat(name string) (fs.FileInfo, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	if err := d.call(OpStat, name, 0, 0); err != nil {
 		return nil, err
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	ino, err := d.tree.find(path.Clean(name))
 	if err != nil {
 		return nil, pathError(OpStat, name, err)

@@ -15,18 +15,14 @@ type file struct {
 	closed bool
 }
 
-// begin is what each call does first; the disk's lock is held.
+// begin is what each call does once it may happen; the disk's lock is held.
 func (f *file) begin(op Op, off, length int64, writes bool) (*content, error) {
-	if f.closed {
+	switch {
+	case f.closed:
 		return nil, pathError(op, f.name, fs.ErrClosed)
-	}
-	if err := f.disk.call(op, f.name, off, length); err != nil {
-		return nil, err
-	}
-	if writes && !f.write {
+	case writes && !f.write:
 		return nil, pathError(op, f.name, syscall.EBADF)
-	}
-	if off < 0 || length < 0 {
+	case off < 0 || length < 0:
 		return nil, pathError(op, f.name, syscall.EINVAL)
 	}
 	return f.disk.tree.nodes[f.node].content, nil
@@ -37,24 +33,15 @@ func (f *file) record(op Op, off, length int64, data []byte) {
 }
 
 func (f *file) ReadAt(p []byte, off int64) (int, error) {
+	if err := f.disk.call(OpRead, f.name, off, int64(len(p))); err != nil {
+		return 0, err
+	}
 	f.disk.mu.RLock()
-	if f.disk.onCall != nil { // the hook and the counter need the whole lock
-		f.disk.mu.RUnlock()
-		f.disk.mu.Lock()
-		defer f.disk.mu.Unlock()
-		if err := f.disk.call(OpRead, f.name, off, int64(len(p))); err != nil {
-			return 0, err
-		}
-	} else {
-		defer f.disk.mu.RUnlock()
+	defer f.disk.mu.RUnlock()
+	c, err := f.begin(OpRead, off, int64(len(p)), false)
+	if err != nil {
+		return 0, err
 	}
-	if f.closed {
-		return 0, pathError(OpRead, f.name, fs.ErrClosed)
-	}
-	if off < 0 {
-		return 0, pathError(OpRead, f.name, syscall.EINVAL)
-	}
-	c := f.disk.tree.nodes[f.node].content
 	n := int(max(0, min(int64(len(p)), c.size-off)))
 	c.read(p[:n], off)
 	if n < len(p) {
@@ -64,6 +51,9 @@ func (f *file) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func (f *file) WriteAt(p []byte, off int64) (int, error) {
+	if err := f.disk.call(OpWrite, f.name, off, int64(len(p))); err != nil {
+		return 0, err
+	}
 	f.disk.mu.Lock()
 	defer f.disk.mu.Unlock()
 	c, err := f.begin(OpWrite, off, int64(len(p)), true)
@@ -90,16 +80,14 @@ func (f *file) need(op Op, c *content, off, length int64) error {
 // Sync makes the file durable. When the hook fails it, the log says so: what was
 // written is then neither durable nor certain to be gone.
 func (f *file) Sync() error {
+	failed := f.disk.call(OpSync, f.name, 0, 0)
 	f.disk.mu.Lock()
 	defer f.disk.mu.Unlock()
 	if _, err := f.begin(OpSync, 0, 0, false); err != nil {
-		if !f.closed {
-			f.disk.log = append(f.disk.log, Entry{Op: OpSync, Name: f.name, node: f.node, Failed: true})
-		}
 		return err
 	}
-	f.record(OpSync, 0, 0, nil)
-	return nil
+	f.disk.log = append(f.disk.log, Entry{Op: OpSync, Name: f.name, node: f.node, Failed: failed != nil})
+	return failed
 }
 
 func (f *file) Size() (int64, error) {
@@ -112,6 +100,9 @@ func (f *file) Size() (int64, error) {
 }
 
 func (f *file) Truncate(size int64) error {
+	if err := f.disk.call(OpTruncate, f.name, 0, size); err != nil {
+		return err
+	}
 	f.disk.mu.Lock()
 	defer f.disk.mu.Unlock()
 	c, err := f.begin(OpTruncate, 0, size, true)
@@ -124,6 +115,9 @@ func (f *file) Truncate(size int64) error {
 }
 
 func (f *file) Allocate(off, length int64) error {
+	if err := f.disk.call(OpAllocate, f.name, off, length); err != nil {
+		return err
+	}
 	f.disk.mu.Lock()
 	defer f.disk.mu.Unlock()
 	c, err := f.begin(OpAllocate, off, length, true)
@@ -145,6 +139,9 @@ func (f *file) Zero(off, length int64) error { return f.clear(OpZero, off, lengt
 // clear zeroes a range inside the size, as both calls of the kernel do when told to
 // keep the size.
 func (f *file) clear(op Op, off, length int64) error {
+	if err := f.disk.call(op, f.name, off, length); err != nil {
+		return err
+	}
 	f.disk.mu.Lock()
 	defer f.disk.mu.Unlock()
 	c, err := f.begin(op, off, length, true)
@@ -157,6 +154,9 @@ func (f *file) clear(op Op, off, length int64) error {
 }
 
 func (f *file) Data(off int64) (start, end int64, err error) {
+	if err := f.disk.call(OpSeek, f.name, off, 0); err != nil {
+		return 0, 0, err
+	}
 	f.disk.mu.Lock()
 	defer f.disk.mu.Unlock()
 	c, err := f.begin(OpSeek, off, 0, false)
