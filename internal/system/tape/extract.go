@@ -1,0 +1,287 @@
+package tape
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"cairn"
+	"cairn/internal/mech/watchdog"
+	"cairn/internal/system/tape/drive"
+	"cairn/ltfs"
+)
+
+// ExtractOptions choose what is extracted.
+type ExtractOptions struct {
+	Index     *ltfs.Index // nil: the current generation
+	Paths     []string    // files or folders, as in the index; none: everything
+	Skipped   func(path, reason string)
+	Overwrite bool
+}
+
+// Extracted says what an Extract did.
+type Extracted struct {
+	Files, Dirs, Links int
+	Bytes              int64
+}
+
+// piece is one extent of one file, in tape order.
+type piece struct {
+	name   string
+	extent ltfs.Extent
+}
+
+// Extract copies files from the tape into a folder, reading the tape in one pass
+// per partition, whatever order the files have in the index. Nothing is written
+// outside the folder, whatever the index says. Times and the read-only flag are
+// set; what is not stored on tape (owners, modes) is the caller's.
+func (t *Tape) Extract(ctx context.Context, to string, o ExtractOptions) (Extracted, error) {
+	var done Extracted
+	if o.Index == nil {
+		o.Index = t.index
+	}
+	if err := os.MkdirAll(to, 0o755); err != nil {
+		return done, fileError("extract to", to, err)
+	}
+	root, err := os.OpenRoot(to)
+	if err != nil {
+		return done, fileError("extract to", to, err)
+	}
+	defer root.Close() //nolint:errcheck // a folder that was only read
+	x := &extractor{t: t, root: root, o: o, done: &done, progress: watchdog.From(ctx)}
+	if err := x.prepare(); err != nil {
+		return done, err
+	}
+	if err := x.copy(ctx); err != nil {
+		return done, err
+	}
+	return done, x.finish()
+}
+
+type extractor struct {
+	t        *Tape
+	root     *os.Root
+	o        ExtractOptions
+	done     *Extracted
+	progress *watchdog.Progress
+	pieces   []piece
+	chosen   []chosen
+	held     drive.Position // of the record in t.buf
+	length   int
+	next     drive.Position // where the drive stands
+}
+
+type chosen struct {
+	name string
+	node ltfs.Node
+}
+
+func fileError(op, subject string, err error) error {
+	k := cairn.KindIO
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		k = cairn.KindExists
+	case errors.Is(err, fs.ErrPermission):
+		k = cairn.KindPermission
+	case errors.Is(err, fs.ErrNotExist):
+		k = cairn.KindNotFound
+	}
+	return &cairn.Error{Op: op, Subject: subject, Kind: k, Err: err}
+}
+
+func (x *extractor) wanted(name string) bool {
+	if len(x.o.Paths) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(x.o.Paths, func(p string) bool {
+		p = path.Clean("/" + p)
+		return p == "/" || name == p || strings.HasPrefix(name, p+"/") || strings.HasPrefix(p, name+"/")
+	})
+}
+
+// prepare makes folders, links and empty files, and collects the pieces to copy.
+func (x *extractor) prepare() error {
+	matched := false
+	for name, node := range x.o.Index.All() {
+		if !x.wanted(name) {
+			continue
+		}
+		matched = matched || name != "/"
+		rel := strings.TrimPrefix(name, "/")
+		if rel == "" {
+			continue
+		}
+		if err := x.create(rel, node); err != nil {
+			return fileError("extract", name, err)
+		}
+		x.chosen = append(x.chosen, chosen{rel, node})
+	}
+	if !matched && len(x.o.Paths) > 0 {
+		return x.t.fail("extract from tape", cairn.KindNotFound, "cairn tape ls shows what there is", "none of the paths is in generation %d", x.o.Index.Generation)
+	}
+	slices.SortFunc(x.pieces, func(a, b piece) int {
+		return cmp.Or(cmp.Compare(a.extent.Partition, b.extent.Partition), cmp.Compare(a.extent.StartBlock, b.extent.StartBlock),
+			cmp.Compare(a.extent.ByteOffset, b.extent.ByteOffset))
+	})
+	return nil
+}
+
+func (x *extractor) create(rel string, node ltfs.Node) error {
+	switch {
+	case node.Dir != nil:
+		x.done.Dirs++
+		if err := x.root.Mkdir(rel, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		return nil
+	case node.File.IsSymlink:
+		x.done.Links++
+		if x.o.Overwrite {
+			_ = x.root.Remove(rel)
+		}
+		return x.root.Symlink(node.File.Symlink, rel)
+	}
+	x.done.Files++
+	flags := os.O_CREATE | os.O_WRONLY | os.O_EXCL
+	if x.o.Overwrite {
+		flags = os.O_CREATE | os.O_WRONLY | os.O_TRUNC
+	}
+	f, err := x.root.OpenFile(rel, flags, 0o644)
+	if err != nil {
+		return err
+	}
+	if err := f.Truncate(int64(node.File.Length)); err != nil {
+		_ = f.Close()
+		return err
+	}
+	for _, e := range node.File.Extents {
+		x.pieces = append(x.pieces, piece{rel, e})
+	}
+	return f.Close()
+}
+
+// copy reads the pieces in tape order.
+func (x *extractor) copy(ctx context.Context) error {
+	var out *os.File
+	var name string
+	closeOut := func() error {
+		if out == nil {
+			return nil
+		}
+		err := out.Close()
+		out = nil
+		return err
+	}
+	for _, p := range x.pieces {
+		if out == nil || p.name != name {
+			if err := closeOut(); err != nil {
+				return fileError("extract", name, err)
+			}
+			f, err := x.root.OpenFile(p.name, os.O_WRONLY, 0)
+			if err != nil {
+				return fileError("extract", p.name, err)
+			}
+			out, name = f, p.name
+		}
+		if err := x.t.copyExtent(ctx, x, p.extent, out); err != nil {
+			_ = closeOut()
+			return err
+		}
+		x.progress.Level("bytes", x.done.Bytes)
+	}
+	if err := closeOut(); err != nil {
+		return fileError("extract", name, err)
+	}
+	return nil
+}
+
+// copyExtent writes one extent's bytes to their place in the file.
+func (t *Tape) copyExtent(ctx context.Context, x *extractor, e ltfs.Extent, out io.WriterAt) error {
+	part, known := t.number[e.Partition]
+	if !known {
+		return t.fail("read tape", cairn.KindCorrupt, "", "an extent stands in partition %c, which there is not", e.Partition)
+	}
+	at, left, skip := int64(e.FileOffset), e.ByteCount, uint64(e.ByteOffset)
+	for block := e.StartBlock; left > 0; block++ {
+		record, err := x.record(ctx, drive.Position{Partition: part, Block: block})
+		if err != nil {
+			return err
+		}
+		if skip >= uint64(len(record)) {
+			return t.fail("read tape", cairn.KindCorrupt, "", "the record at %c:%d has %d bytes; data was expected at %d", e.Partition, block, len(record), skip)
+		}
+		data := record[skip:]
+		data = data[:min(uint64(len(data)), left)]
+		if _, err := out.WriteAt(data, at); err != nil {
+			return fileError("extract to", x.root.Name(), err)
+		}
+		at, left, skip = at+int64(len(data)), left-uint64(len(data)), 0
+		x.done.Bytes += int64(len(data))
+	}
+	return nil
+}
+
+// record returns the record at a position; the one that was read last is kept,
+// since small files share records.
+func (x *extractor) record(ctx context.Context, at drive.Position) ([]byte, error) {
+	if x.length > 0 && x.held == at {
+		return x.t.buf[:x.length], nil
+	}
+	x.length = 0
+	if x.next != at || x.next == (drive.Position{}) {
+		if err := x.t.drive.Locate(ctx, at); err != nil {
+			return nil, x.t.missing(at, err)
+		}
+	}
+	n, err := x.t.drive.Read(ctx, x.t.buf)
+	if err != nil {
+		x.next = drive.Position{}
+		return nil, x.t.missing(at, err)
+	}
+	x.held, x.length = at, n
+	x.next = drive.Position{Partition: at.Partition, Block: at.Block + 1}
+	return x.t.buf[:n], nil
+}
+
+// missing words the error of a record that an index names and the tape has not.
+func (t *Tape) missing(at drive.Position, err error) error {
+	if errors.Is(err, drive.ErrFilemark) || errors.Is(err, drive.ErrEndOfData) {
+		return t.fail("read tape", cairn.KindDamaged, "check the tape", "the index names a record at partition %d block %d, where the tape has: %w", at.Partition, at.Block, err)
+	}
+	return err
+}
+
+// finish sets times and the read-only flag, children before their folders.
+func (x *extractor) finish() error {
+	for _, c := range slices.Backward(x.chosen) {
+		times, readonly := ltfs.Times{}, false
+		switch {
+		case c.node.Dir != nil:
+			times, readonly = c.node.Dir.Times, c.node.Dir.ReadOnly
+		case c.node.File.IsSymlink:
+			continue
+		default:
+			times, readonly = c.node.File.Times, c.node.File.ReadOnly
+		}
+		if err := x.root.Chtimes(c.name, times.Access.Time(), times.Modify.Time()); err != nil {
+			return fileError("extract", c.name, err)
+		}
+		if !readonly {
+			continue
+		}
+		mode := fs.FileMode(0o444)
+		if c.node.Dir != nil {
+			mode = 0o555
+		}
+		if err := x.root.Chmod(c.name, mode); err != nil {
+			return fileError("extract", c.name, err)
+		}
+	}
+	return nil
+}
