@@ -162,7 +162,7 @@ var sideways = map[string]string{
 }
 
 // appOrder is the order inside app: a package imports only those before it.
-var appOrder = map[string]int{"internal/app/config": 1, "internal/app/job": 1, "internal/app/logging": 1, "internal/app/daemon": 2, "internal/app/attach": 2, "internal/app/cli": 3}
+var appOrder = map[string]int{"internal/app/config": 1, "internal/app/job": 1, "internal/app/daemon": 2, "internal/app/attach": 2, "internal/app/cli": 3}
 
 // CheckImports applies the floors.
 func CheckImports(pkgs []*Package) []string {
