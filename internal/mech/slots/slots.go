@@ -34,17 +34,28 @@ func (s *Slots) Acquire(ctx context.Context, priority int64) (release func(), er
 	if err := ctx.Err(); err != nil {
 		return nil, ended(err)
 	}
+	return s.Queue(priority)(ctx)
+}
+
+// Queue takes a place in the queue now and returns what waits there, as Acquire
+// does: who queues several in one order has them served in that order. It must be
+// called, once: a place nobody waits at would keep its slot.
+func (s *Slots) Queue(priority int64) (wait func(ctx context.Context) (release func(), err error)) {
 	w := s.enqueue(priority)
-	select {
-	case <-w.ready:
-	case <-ctx.Done():
-		if s.leave(w) {
-			return nil, ended(ctx.Err())
+	return func(ctx context.Context) (func(), error) {
+		select {
+		case <-w.ready:
+			if ctx.Err() == nil {
+				return sync.OnceFunc(s.release), nil
+			}
+		case <-ctx.Done():
+			if s.leave(w) {
+				return nil, ended(ctx.Err())
+			}
 		}
-		s.release() // the slot came in the same moment
+		s.release() // the slot came, but too late
 		return nil, ended(ctx.Err())
 	}
-	return sync.OnceFunc(s.release), nil
 }
 
 // Waiting tells how many wait.

@@ -50,6 +50,33 @@ func TestLowestPriorityFirstThenFirstCome(t *testing.T) {
 	})
 }
 
+// Places taken in one order are served in that order, whenever who took them comes
+// to wait.
+func TestQueueKeepsPlaces(t *testing.T) {
+	s := slots.New(1)
+	first, second, urgent := s.Queue(7), s.Queue(7), s.Queue(1)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.Queue(0)(ctx); !errors.Is(err, cairn.KindCanceled) {
+		t.Errorf("a done context got a slot: %v", err)
+	}
+	for i, wait := range []func(context.Context) (func(), error){first, urgent, second} {
+		release, err := wait(t.Context())
+		if err != nil {
+			t.Fatal(i, err)
+		}
+		release()
+	}
+	if _, err := s.Queue(0)(ctx); !errors.Is(err, cairn.KindCanceled) {
+		t.Errorf("a done context got a free slot: %v", err)
+	}
+	if release, err := s.Acquire(t.Context(), 0); err != nil {
+		t.Error("the slot was lost")
+	} else {
+		release()
+	}
+}
+
 func TestReleaseTwiceFreesOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := slots.New(1)
