@@ -109,7 +109,9 @@ func (r *reading) checkJob(j *Job) {
 func (r *reading) checkSelection(j *Job) {
 	switch j.Type {
 	case "push", "source", "snap":
-		if len(j.Volumes)+len(j.Filesystems) == 0 {
+		_, written := r.at[&j.Volumes]
+		misread := written && j.Volumes == nil
+		if len(j.Volumes)+len(j.Filesystems) == 0 && !misread {
 			r.problems = append(r.problems, Problem{At: j.At, Text: "the job selects nothing", Hint: `select volumes, as in volumes: {"<": true}`})
 		}
 	case "pull", "sink":
@@ -129,14 +131,19 @@ func (r *reading) checkSnapshotting(s *Snapshotting) {
 	if s.Type != "periodic" && s.Type != "cron" {
 		return
 	}
-	if _, err := schedule.ParseNaming(s.Prefix, s.TimestampFormat, s.TimestampLocation); err != nil {
-		field := &s.TimestampFormat
-		if _, ok := r.at[field]; !ok {
-			field = &s.Prefix
-		}
-		text, hint := textOf(err)
-		r.fail(field, text, hint)
+	_, err := schedule.ParseNaming(s.Prefix, s.TimestampFormat, s.TimestampLocation)
+	if err == nil {
+		return
 	}
+	text, hint := textOf(err)
+	field := &s.Prefix
+	switch {
+	case strings.Contains(text, "timestamp_location"):
+		field = &s.TimestampLocation
+	case strings.Contains(text, "timestamp_format"):
+		field = &s.TimestampFormat
+	}
+	r.fail(field, text, hint)
 }
 
 // checkClients looks at the tcp transport's map of addresses to identities.
@@ -273,10 +280,12 @@ func (r *reading) checkVolumes(c *Config) {
 }
 
 func (r *reading) checkHead(v *Volume) {
+	_, sized := r.at[&v.Size]
+	_, adopted := r.at[&v.Adopt]
 	switch {
-	case v.Adopt == "" && v.Size == 0:
+	case !sized && !adopted:
 		r.fail(&v.Name, fmt.Sprintf("volume %q has neither adopt nor size", v.Name), "adopt: PATH protects a disk in place, size: 10GiB makes a new one")
-	case v.Adopt != "" && v.Size != 0:
+	case sized && adopted:
 		r.fail(&v.Size, "size beside adopt", "an adopted disk has its own size")
 	case v.Size%cairn.BlockSize != 0:
 		r.fail(&v.Size, fmt.Sprintf("size %d is not a multiple of %d", v.Size, cairn.BlockSize), "round it up")

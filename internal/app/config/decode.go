@@ -227,8 +227,18 @@ func (d *decoder) text(n ast.Node) (string, bool) {
 	case ast.ScalarNode:
 		return s.GetToken().Value, true
 	}
-	d.fail(d.pos(n), "a single value is wanted here, not a "+strings.ToLower(n.Type().YAMLName()), "")
+	d.fail(d.pos(n), "a single value is wanted here, not "+whatIs(n), "")
 	return "", false
+}
+
+func whatIs(n ast.Node) string {
+	switch n.(type) {
+	case ast.MapNode:
+		return "a mapping"
+	case *ast.SequenceNode:
+		return "a list"
+	}
+	return "a single value"
 }
 
 // entries lists a mapping's lines with merged mappings (<<) behind its own, so that
@@ -236,7 +246,7 @@ func (d *decoder) text(n ast.Node) (string, bool) {
 func (d *decoder) entries(n ast.Node) ([]entry, bool) {
 	m, ok := n.(ast.MapNode)
 	if !ok {
-		d.fail(d.pos(n), "a mapping (key: value) is wanted here, not a "+strings.ToLower(n.Type().YAMLName()), "")
+		d.fail(d.pos(n), "a mapping (key: value) is wanted here, not "+whatIs(n), "")
 		return nil, false
 	}
 	var own, merged []entry
@@ -381,16 +391,21 @@ func (d *decoder) list(n ast.Node, v reflect.Value, k key, member string) {
 	}
 	seq, ok := n.(*ast.SequenceNode)
 	if !ok {
-		d.fail(d.pos(n), "a list is wanted here, not a "+strings.ToLower(n.Type().YAMLName()), "begin each entry with '- '")
+		d.fail(d.pos(n), "a list is wanted here, not "+whatIs(n), "begin each entry with '- '")
 		return
 	}
-	v.Set(reflect.MakeSlice(v.Type(), len(seq.Values), len(seq.Values)))
-	k.defaults, k.required = nil, nil
-	for i, inner := range seq.Values {
-		if d.plain(inner) == nil {
+	var entries []ast.Node
+	for _, inner := range seq.Values {
+		before := len(*d.problems)
+		if d.plain(inner) != nil {
+			entries = append(entries, inner)
+		} else if len(*d.problems) == before {
 			d.fail(d.pos(inner), "an empty entry", "")
-			continue
 		}
+	}
+	v.Set(reflect.MakeSlice(v.Type(), len(entries), len(entries)))
+	k.defaults, k.required = nil, nil
+	for i, inner := range entries {
 		d.node(inner, v.Index(i), k, member)
 	}
 }

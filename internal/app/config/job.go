@@ -11,7 +11,7 @@ import (
 type Job struct {
 	At Pos `yaml:"-"`
 
-	Name string `yaml:"name" required:"*" doc:"name, unique; it is written into what the job makes"`
+	Name string `yaml:"name" required:"*" as:"name" doc:"name, unique; it is written into what the job makes"`
 	Type string `yaml:"type" required:"*" values:"push pull source sink snap archive" later:"archive=archives" doc:"what the job does"`
 
 	Connect *Connect `yaml:"connect" for:"push pull" required:"*" doc:"how the peer is reached"`
@@ -96,11 +96,11 @@ type Serve struct {
 // Snapshotting says when versions are captured and how they are named.
 type Snapshotting struct {
 	Type              string        `yaml:"type" required:"*" values:"periodic cron manual" doc:"what starts a capture"`
-	Prefix            string        `yaml:"prefix" for:"periodic cron" required:"*" as:"prefix" doc:"beginning of the snapshots' names"`
+	Prefix            string        `yaml:"prefix" for:"periodic cron" required:"*" doc:"beginning of the snapshots' names"`
 	Interval          time.Duration `yaml:"interval" for:"periodic" required:"*" as:"span" doc:"time between captures of a dataset"`
 	Cron              string        `yaml:"cron" for:"cron" required:"*" as:"cron" doc:"five cron fields, with an optional leading one for seconds"`
 	TimestampFormat   string        `yaml:"timestamp_format" for:"periodic cron" default:"dense" doc:"rest of the snapshots' names: dense, human, iso-8601, unix-seconds or a Go layout"`
-	TimestampLocation string        `yaml:"timestamp_location" for:"periodic cron" default:"UTC" as:"location" doc:"time zone of the timestamp"`
+	TimestampLocation string        `yaml:"timestamp_location" for:"periodic cron" default:"UTC" doc:"time zone of the timestamp"`
 	Hooks             []Hook        `yaml:"hooks" for:"periodic cron" later:"hook support" doc:"commands around a capture"`
 }
 

@@ -127,8 +127,12 @@ func (r *reading) decoder(file string) *decoder {
 	return &decoder{file: file, problems: &r.problems, at: r.at, files: !r.options.SkipFiles}
 }
 
+// fail reports a field that stands in a file. One that does not stand anywhere has
+// its value because something else was wrong, and that is reported.
 func (r *reading) fail(field any, text, hint string) {
-	r.problems = append(r.problems, Problem{At: r.at[field], Text: text, Hint: hint})
+	if at, ok := r.at[field]; ok {
+		r.problems = append(r.problems, Problem{At: at, Text: text, Hint: hint})
+	}
 }
 
 // included is the grammar of an included file.

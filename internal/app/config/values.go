@@ -87,7 +87,7 @@ func checkWord(word string, values []string) error {
 
 // meaning checks a text by what the key says it is, and completes paths.
 func (d *decoder) meaning(text string, k *key) (string, error) {
-	if text == "" && k.as != "" && k.as != "prefix" {
+	if text == "" && k.as != "" {
 		return "", badValue("", "an empty value")
 	}
 	switch k.as {
@@ -100,15 +100,9 @@ func (d *decoder) meaning(text string, k *key) (string, error) {
 		return text, checkAddress(text)
 	case "identity":
 		return text, checkIdentity(text)
-	case "prefix":
-		return text, checkPrefix(text)
 	case "cron":
 		_, err := schedule.ParseCron(text)
 		return text, causeOf(err)
-	case "location":
-		if _, err := time.LoadLocation(text); err != nil {
-			return text, badValue("as in UTC, Local or Europe/Berlin", "unknown time zone %q", text)
-		}
 	}
 	return text, nil
 }
@@ -122,10 +116,11 @@ func causeOf(err error) error {
 	return &valueError{text, hint}
 }
 
-// textOf takes an error's hint out of its text.
+// textOf takes an error's hint, and a kind that says no more, out of its text.
 func textOf(err error) (text, hint string) {
 	hint = cairn.HintOf(err)
-	return strings.TrimSuffix(err.Error(), " ("+hint+")"), hint
+	text = strings.TrimSuffix(err.Error(), " ("+hint+")")
+	return strings.TrimSuffix(text, ": "+cairn.KindOf(err).String()), hint
 }
 
 func (d *decoder) readable(path string) error {
@@ -161,13 +156,6 @@ func checkIdentity(text string) error {
 		return badValue("it becomes one component of dataset names", "identity %q holds a slash", text)
 	}
 	return causeOf(cairn.CheckDatasetName(text))
-}
-
-func checkPrefix(text string) error {
-	if text == "" {
-		return nil
-	}
-	return causeOf(cairn.CheckVersionName("@" + text))
 }
 
 // parseBool takes YAML 1.1's words too, as zrepl does.
@@ -358,6 +346,9 @@ func (d *decoder) keepRule(n ast.Node, v reflect.Value) {
 		return
 	}
 	if _, err := retention.Compile([]cairn.KeepRule{rule}); err != nil {
+		if cause := errors.Unwrap(err); cause != nil {
+			err = cause // without the number of the rule, of which there is one here
+		}
 		d.bad(d.keepRulePos(n, &r), causeOf(err))
 	}
 }
