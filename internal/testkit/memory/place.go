@@ -122,7 +122,7 @@ func (p *Place) ask(ctx context.Context, c Call) error {
 
 func (p *Place) failed(c Call, err error) error {
 	kind := cairn.KindOf(err)
-	if kind == cairn.KindOther && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		kind = cairn.KindCanceled
 	}
 	return &cairn.Error{Op: string(c.Ability), Subject: c.Dataset, Place: p.name, Kind: kind, Err: err}

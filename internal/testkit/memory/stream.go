@@ -181,7 +181,12 @@ func (p *Place) Receive(ctx context.Context, s *cairn.Stream, o cairn.ReceiveOpt
 	}
 	call.Stage = Body
 	src := &body{p: p, ctx: ctx, call: call, r: s.Body}
+	stop := context.AfterFunc(ctx, func() { s.Body.Close() }) // ends a read that hangs
 	err = in.read(src)
+	stop()
+	if err != nil && ctx.Err() != nil {
+		err = p.failed(call, fmt.Errorf("%w: %w", ctx.Err(), err))
+	}
 	call.Stage = Commit
 	if err == nil {
 		err = p.ask(ctx, call)
