@@ -276,14 +276,5 @@ func failure(op string, err error) error {
 	if err == nil {
 		return nil
 	}
-	kind := cairn.KindIO
-	switch {
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		kind = cairn.KindSpace
-	case errors.Is(err, fs.ErrNotExist):
-		kind = cairn.KindNotFound
-	case errors.Is(err, fs.ErrPermission):
-		kind = cairn.KindPermission
-	}
-	return &cairn.Error{Op: op, Kind: kind, Err: err}
+	return &cairn.Error{Op: op, Kind: blockio.Kind(err), Err: err}
 }

@@ -195,3 +195,6 @@ func (s *State) Garbage() (segments, sets []uint64) {
 	}
 	return segments, sets
 }
+
+// After gives the state that the edit would lead to.
+func (s *State) After(e Edit) *State { return s.apply(e) }

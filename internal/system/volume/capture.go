@@ -1,0 +1,259 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"cairn"
+	"cairn/internal/mech/extent"
+	"cairn/internal/system/volume/catalog"
+)
+
+// Snapshot captures the head under the name (with its '@'). Writes go on meanwhile
+// but for the instant of the switch.
+func (v *Volume) Snapshot(ctx context.Context, name string) (cairn.Version, error) {
+	v.admin.Lock()
+	defer v.admin.Unlock()
+	subject := v.o.Name + name
+	if err := v.mayCapture(name); err != nil {
+		return cairn.Version{}, failed("capture", subject, err)
+	}
+	if err := ctx.Err(); err != nil {
+		return cairn.Version{}, failed("capture", subject, err)
+	}
+	rec, err := v.capture(catalog.Version{Name: name, GUID: newGUID(), Created: v.o.Now().UTC()}, nil)
+	return v.describe(rec), failed("capture", subject, err)
+}
+
+func (v *Volume) mayCapture(name string) error {
+	if err := cairn.CheckVersionName(name); err != nil {
+		return err
+	}
+	if !(cairn.VersionID{Name: name}).IsSnapshot() {
+		return &cairn.Error{Op: "use version name", Subject: name, Kind: cairn.KindInvalid, Hint: "a capture makes a snapshot; bookmarks are made from snapshots"}
+	}
+	if v.closed {
+		return errClosed
+	}
+	st := v.state()
+	if _, found := st.Find(name); found {
+		return &cairn.Error{Op: "use version name", Subject: name, Kind: cairn.KindExists}
+	}
+	if st.Head.Sealed {
+		return v.sealedError()
+	}
+	return v.verified()
+}
+
+func (v *Volume) sealedError() error {
+	return &cairn.Error{Op: "change", Subject: v.o.Name, Kind: cairn.KindConflict, Err: errors.New("it is a replica and sealed"),
+		Hint: "unseal it (failover) to make it a volume of its own"}
+}
+
+// verified refuses what relies on a change set that may miss foreign writes.
+func (v *Volume) verified() error {
+	why := v.doubt()
+	if why == "" {
+		return nil
+	}
+	return &cairn.Error{Op: "rely on the change set", Subject: v.o.Name, Kind: cairn.KindUnverified, Err: errors.New(why),
+		Hint: "run cairn volume mark-dirty: then everything counts as changed"}
+}
+
+// doubt says why the head's continuity cannot be shown; empty when it can.
+func (v *Volume) doubt() string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.unverified
+}
+
+// switched is what a capture put aside, to be folded back when it fails.
+type switched struct {
+	dirty, kept *extent.Bitmap
+	keep        uint64
+	tracking    bool
+	epoch       uint64
+	size        int64
+	current     *stacked
+}
+
+// capture makes a version of the present head in the five steps of the engine's
+// rules. also may add to the record that commits it. Callers hold admin.
+func (v *Volume) capture(rec catalog.Version, also func(*catalog.Head)) (catalog.Version, error) {
+	// (1) what the next version needs
+	if err := v.activate(); err != nil {
+		return rec, err
+	}
+	set, interval := v.newID(), v.newID()
+	// (2) most of the dirty pages, while writes run
+	if err := v.flush(); err != nil {
+		return rec, err
+	}
+	// (3) the only pause
+	old := v.switchTo(interval)
+	// (4) what was written up to the switch, and the closed change set
+	rec.Start, rec.Order, rec.Size = interval, interval, old.size
+	err := v.finishCapture(old, set, rec, also)
+	if err != nil {
+		v.foldBack(old)
+		return rec, err
+	}
+	return rec, nil
+}
+
+// switchTo holds writes, waits for those under way, and makes what follows belong
+// to the interval.
+func (v *Volume) switchTo(interval uint64) switched {
+	began := time.Now()
+	v.gate.Lock()
+	defer v.gate.Unlock()
+	v.persist.Lock()
+	defer v.persist.Unlock()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	old := switched{v.dirty, v.kept, v.keep, v.tracking, v.epoch, v.size, v.current}
+	v.newEpoch()
+	v.dirty, v.kept, v.marked = &extent.Bitmap{}, &extent.Bitmap{}, &extent.Bitmap{}
+	v.closing = old.dirty
+	v.keep, v.tracking, v.interval, v.current = blocksOf(0, v.size).count, true, interval, nil
+	v.o.Log.Debug("switched", "volume", v.o.Name, "interval", interval, "pause", time.Since(began))
+	return old
+}
+
+func (v *Volume) finishCapture(old switched, set uint64, rec catalog.Version, also func(*catalog.Head)) error {
+	if !v.o.Faults.has(FaultSkipHeadFlush) {
+		if err := v.flush(); err != nil {
+			return err
+		}
+	}
+	if old.current != nil && old.current.open.Length() > 0 {
+		if err := v.seal(old.current.rec, old.current.open); err != nil {
+			v.o.Log.Warn("cannot write the index of a segment", "volume", v.o.Name, "error", err)
+		}
+	}
+	if old.tracking {
+		if err := v.writeSet(set, old.dirty); err != nil {
+			return err
+		}
+	}
+	checkpoint := v.state().Head.Checkpoint
+	// (5) only now the version exists
+	err := v.commit("capture "+rec.Name, func(_ *catalog.State, h *catalog.Head) catalog.Edit {
+		e := catalog.Edit{Versions: []catalog.Version{rec}}
+		if old.tracking {
+			e.Sets = []catalog.Set{{ID: set, From: h.Interval, To: rec.Start}}
+		}
+		h.Interval, h.Checkpoint, h.Epoch = rec.Start, 0, old.epoch
+		if also != nil {
+			also(h)
+		}
+		return e
+	})
+	if err != nil {
+		return err
+	}
+	v.persist.Lock()
+	defer v.persist.Unlock()
+	v.mu.Lock()
+	v.closing = nil
+	v.mu.Unlock()
+	v.dropOldMarks()
+	if checkpoint != 0 {
+		v.remove(numbered(setPrefix, checkpoint))
+	}
+	return nil
+}
+
+// foldBack undoes a switch whose capture was not committed: what was gathered
+// since joins what was gathered before. Nothing is dropped.
+func (v *Volume) foldBack(old switched) {
+	v.gate.Lock()
+	defer v.gate.Unlock()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.closing = nil
+	v.dirty.Union(old.dirty)
+	v.kept.Union(old.kept)
+	v.keep, v.tracking = old.keep, old.tracking
+	if v.keep == 0 {
+		v.kept = &extent.Bitmap{}
+	}
+	if !v.tracking {
+		v.dirty, v.marked = &extent.Bitmap{}, &extent.Bitmap{}
+	}
+}
+
+// MarkDirty makes every block count as changed, and so ends the state unverified:
+// the next incremental stream carries everything. Snapshots whose data the doubt
+// concerns are damaged from now on.
+func (v *Volume) MarkDirty(ctx context.Context) error {
+	v.admin.Lock()
+	defer v.admin.Unlock()
+	if err := ctx.Err(); err != nil {
+		return failed("mark dirty", v.o.Name, err)
+	}
+	return failed("mark dirty", v.o.Name, v.markDirty())
+}
+
+func (v *Volume) markDirty() error {
+	if v.closed {
+		return errClosed
+	}
+	if err := v.activate(); err != nil {
+		return err
+	}
+	v.gate.Lock()
+	defer v.gate.Unlock()
+	v.persist.Lock()
+	defer v.persist.Unlock()
+	doubt := v.unverified != ""
+	if v.tracking {
+		v.mu.Lock()
+		v.dirty.Set(0, blocksOf(0, v.size).count)
+		v.mu.Unlock()
+	}
+	err := v.checkpoint("mark dirty", func(h *catalog.Head) { h.Unverified = "" })
+	if err != nil {
+		return err
+	}
+	v.mu.Lock()
+	v.unverified = ""
+	v.mu.Unlock()
+	if !doubt {
+		return nil
+	}
+	return v.commit("foreign writes", func(s *catalog.State, _ *catalog.Head) catalog.Edit {
+		var e catalog.Edit
+		for _, r := range s.Versions {
+			if r.ID().IsSnapshot() {
+				r.Damaged = true
+				e.Versions = append(e.Versions, r)
+			}
+		}
+		return e
+	})
+}
+
+// describe is a catalog's version as the contracts know it.
+func (v *Volume) describe(r catalog.Version) cairn.Version {
+	c := cairn.Version{VersionID: r.ID(), Order: r.Order, Created: r.Created, Size: r.Size, Leases: r.Leases}
+	if r.Damaged && c.IsSnapshot() {
+		c.State = cairn.StateDamaged
+	}
+	return c
+}
+
+// find gives the version that id names; name and GUID must agree.
+func find(s *catalog.State, id cairn.VersionID) (catalog.Version, error) {
+	r, ok := s.Find(id.Name)
+	if !ok {
+		return r, &cairn.Error{Op: "find version", Subject: id.Name, Kind: cairn.KindNotFound}
+	}
+	if r.GUID != id.GUID {
+		return r, &cairn.Error{Op: "find version", Subject: id.Name, Kind: cairn.KindConflict,
+			Err: fmt.Errorf("its GUID is %v, not %v", r.GUID, id.GUID), Hint: "list the versions again; the name was reused"}
+	}
+	return r, nil
+}

@@ -1,0 +1,113 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"iter"
+
+	"cairn"
+	"cairn/internal/mech/extent"
+	"cairn/internal/system/volume/catalog"
+)
+
+// Changed yields the extents written after from and up to to, or up to now when to
+// is zero.
+func (v *Volume) Changed(ctx context.Context, from, to cairn.VersionID) iter.Seq2[cairn.Extent, error] {
+	return func(yield func(cairn.Extent, error) bool) {
+		fail := func(err error) {
+			yield(cairn.Extent{}, failed("tell changes of", v.o.Name+from.Name+to.Name, err))
+		}
+		set, size, err := v.changedSet(from, to)
+		if err != nil {
+			fail(err)
+			return
+		}
+		for first, count := range set.Runs(0, blocksOf(0, size).count) {
+			if err := ctx.Err(); err != nil {
+				fail(err)
+				return
+			}
+			off := int64(first) * blockSize
+			e := cairn.Extent{Offset: off, Length: min(int64(first+count)*blockSize, size) - off, Kind: cairn.ExtentData}
+			if !yield(e, nil) {
+				return
+			}
+		}
+	}
+}
+
+// changedSet is the blocks written between two versions, and the size of the
+// newer one.
+func (v *Volume) changedSet(from, to cairn.VersionID) (*extent.Bitmap, int64, error) {
+	st, set, size := v.openChanges(to)
+	newer := catalog.Version{Start: st.Head.NextID, Size: size}
+	older, err := find(st, from)
+	if err != nil {
+		return nil, 0, err
+	}
+	if to.IsZero() {
+		err = v.verified()
+	} else {
+		newer, err = find(st, to)
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	if newer.Start < older.Start {
+		return nil, 0, &cairn.Error{Op: "compare", Subject: from.Name + " with " + to.Name, Kind: cairn.KindInvalid, Hint: "name the older version first"}
+	}
+	for _, s := range st.Sets {
+		if s.From < older.Start || s.To > newer.Start {
+			continue
+		}
+		if err := v.addSet(s.ID, newer.Size, set); err != nil {
+			return nil, 0, err
+		}
+	}
+	if older.Size != newer.Size {
+		first := uint64(min(older.Size, newer.Size)) / blockSize
+		set.Set(first, blocksOf(0, max(older.Size, newer.Size)).count-first)
+	}
+	return set, newer.Size, nil
+}
+
+// openChanges gives the catalog's state and, for the head, the open change set
+// that belongs to it.
+func (v *Volume) openChanges(to cairn.VersionID) (*catalog.State, *extent.Bitmap, int64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	st := v.state()
+	if !to.IsZero() {
+		return st, &extent.Bitmap{}, v.size
+	}
+	set := v.dirty.Clone()
+	if v.closing != nil {
+		set.Union(v.closing)
+	}
+	return st, set, v.size
+}
+
+// addSet adds a stored change set; one that is damaged counts as everything.
+func (v *Volume) addSet(id uint64, size int64, into *extent.Bitmap) error {
+	err := v.readSet(id, into)
+	if errors.Is(err, cairn.KindDamaged) {
+		v.o.Log.Error("a change set is damaged; everything counts as changed", "volume", v.o.Name, "set", id, "error", err)
+		into.Set(0, blocksOf(0, size).count)
+		return nil
+	}
+	return err
+}
+
+// changedSince is every block written since the interval began.
+func (v *Volume) changedSince(interval uint64) (*extent.Bitmap, error) {
+	st, set, _ := v.openChanges(cairn.VersionID{})
+	for _, s := range st.Sets {
+		if s.To <= interval {
+			continue
+		}
+		if err := v.readSet(s.ID, set); err != nil {
+			return nil, err
+		}
+	}
+	return set, nil
+}

@@ -1,0 +1,70 @@
+package volume
+
+import (
+	"cairn"
+	"cairn/internal/system/volume/catalog"
+)
+
+// makeRoom gives up the data of the oldest snapshots until a segment could be
+// freed, and reports whether one was. Only the oldest frees anything: the
+// segments of any other pass to its older neighbour. A replica never gives up
+// anything, nor is one given up that a person or an overlay holds, nor are fewer
+// than KeepAtLeast left.
+func (v *Volume) makeRoom() bool {
+	v.admin.Lock()
+	defer v.admin.Unlock()
+	if v.closed || v.state().Head.Sealed {
+		return false
+	}
+	for {
+		st := v.state()
+		oldest, ok := v.spare(st)
+		if !ok {
+			return false
+		}
+		before := len(st.Segments)
+		v.o.Log.Warn("no room: the oldest snapshot is given up and becomes a bookmark", "volume", v.o.Name, "snapshot", oldest.Name)
+		if err := v.giveUp("no room", []string{oldest.Name}, []catalog.Version{asBookmark(st, oldest)}); err != nil {
+			v.o.Log.Error("cannot give up a snapshot", "volume", v.o.Name, "snapshot", oldest.Name, "error", err)
+			return false
+		}
+		if len(v.state().Segments) < before {
+			return true
+		}
+	}
+}
+
+// spare is the snapshot to be given up next.
+func (v *Volume) spare(st *catalog.State) (catalog.Version, bool) {
+	var oldest catalog.Version
+	n := 0
+	for _, r := range st.Versions {
+		if !r.ID().IsSnapshot() {
+			continue
+		}
+		if n == 0 {
+			oldest = r
+		}
+		n++
+	}
+	if n <= v.o.KeepAtLeast {
+		return oldest, false
+	}
+	for _, l := range oldest.Leases {
+		if l.Purpose == cairn.PurposePin {
+			return oldest, false
+		}
+	}
+	return oldest, true
+}
+
+// asBookmark is what a snapshot becomes: its name, or where that is taken by
+// another version, its GUID.
+func asBookmark(st *catalog.State, r catalog.Version) catalog.Version {
+	name := "#" + r.Name[1:]
+	if other, taken := st.Find(name); taken && other.GUID != r.GUID {
+		name = "#" + r.GUID.String()
+	}
+	r.Name, r.Damaged = name, false
+	return r
+}

@@ -1,0 +1,307 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"cairn"
+	"cairn/internal/mech/extent"
+	"cairn/internal/system/volume/catalog"
+)
+
+// Destroy removes versions in one record per call; the segments of a snapshot
+// pass to its older neighbour. The errors are in the order of ids.
+func (v *Volume) Destroy(ctx context.Context, ids []cairn.VersionID) ([]error, error) {
+	v.admin.Lock()
+	defer v.admin.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, failed("destroy", v.o.Name, err)
+	}
+	if v.closed {
+		return nil, errClosed
+	}
+	st := v.state()
+	results := make([]error, len(ids))
+	var gone []string
+	for i, id := range ids {
+		if r, found := st.Find(id.Name); !found {
+			continue
+		} else if err := v.mayDestroy(st, r, id); err != nil {
+			results[i] = failed("destroy", v.o.Name+id.Name, err)
+			continue
+		}
+		gone = append(gone, id.Name)
+	}
+	if len(gone) == 0 {
+		return results, nil
+	}
+	return results, failed("destroy", v.o.Name, v.giveUp("destroy", gone, nil))
+}
+
+func (v *Volume) mayDestroy(st *catalog.State, r catalog.Version, id cairn.VersionID) error {
+	if _, err := find(st, id); err != nil {
+		return err
+	}
+	for _, l := range r.Leases {
+		return &cairn.Error{Op: "give up", Subject: r.Name, Kind: cairn.KindBusy, Err: fmt.Errorf("leased by %s (%v)", l.Owner, l.Purpose),
+			Hint: "wait for the step, or release the lease"}
+	}
+	if v.reading(r.Name) {
+		return &cairn.Error{Op: "give up", Subject: r.Name, Kind: cairn.KindBusy, Err: errors.New("it is being read")}
+	}
+	if rc := st.Head.Receiving; rc != nil && r.ID() == rc.From {
+		return &cairn.Error{Op: "give up", Subject: r.Name, Kind: cairn.KindBusy, Err: fmt.Errorf("a receive of %s stands on it", rc.To.Name),
+			Hint: "finish or abort the receive"}
+	}
+	return nil
+}
+
+// giveUp removes versions (and puts others in their place) in one record, then
+// what nothing needs any more. Callers hold admin and have asked mayDestroy.
+func (v *Volume) giveUp(why string, gone []string, put []catalog.Version) error {
+	if err := v.activate(); err != nil {
+		return err
+	}
+	if v.o.Faults.has(FaultUnlinkBeforeCommit) {
+		v.unlinkEarly(gone)
+	}
+	v.doom(gone)
+	defer v.undoom()
+	var segments, sets []uint64
+	err := v.commit(why, func(s *catalog.State, _ *catalog.Head) catalog.Edit {
+		e := catalog.Edit{GoneVersions: gone, Versions: put}
+		segments, sets = s.After(e).Garbage()
+		if v.o.Faults.has(FaultDestroyDropsBlocks) {
+			segments = append(segments, ownSegments(s, gone)...)
+		}
+		e.GoneSegments, e.GoneSets = segments, sets
+		return e
+	})
+	if err != nil {
+		return err
+	}
+	return v.settle(segments, sets)
+}
+
+// doom ends the readers of versions that go, and keeps new ones away until undoom.
+func (v *Volume) doom(names []string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.doomed = map[string]bool{}
+	for _, n := range names {
+		v.doomed[n] = true
+	}
+	for r := range v.readers {
+		if v.doomed[r.name] {
+			r.gone.Store(true)
+		}
+	}
+}
+
+func (v *Volume) undoom() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.doomed = nil
+}
+
+// unlinkEarly is FaultUnlinkBeforeCommit.
+func (v *Volume) unlinkEarly(gone []string) {
+	segments, sets := v.state().After(catalog.Edit{GoneVersions: gone}).Garbage()
+	for _, id := range segments {
+		v.remove(numbered(segPrefix, id), numbered(indexPrefix, id))
+	}
+	for _, id := range sets {
+		v.remove(numbered(setPrefix, id))
+	}
+}
+
+// ownSegments is what FaultDestroyDropsBlocks drops: the segments that were
+// written while the versions were the newest.
+func ownSegments(s *catalog.State, gone []string) []uint64 {
+	var ids []uint64
+	for i, r := range s.Versions {
+		end := s.Head.NextID
+		if i+1 < len(s.Versions) {
+			end = s.Versions[i+1].Start
+		}
+		for _, g := range s.Segments {
+			if slices.Contains(gone, r.Name) && r.ID().IsSnapshot() && g.Interval >= r.Start && g.Interval < end {
+				ids = append(ids, g.ID)
+			}
+		}
+	}
+	return ids
+}
+
+// settle brings what writes see in line with the catalog after versions went, and
+// removes files. Before it, writes only preserve more than they need.
+func (v *Volume) settle(segments, sets []uint64) error {
+	if err := v.switchNewest(segments); err != nil {
+		return err
+	}
+	for _, id := range segments {
+		v.remove(numbered(segPrefix, id), numbered(indexPrefix, id))
+	}
+	for _, id := range sets {
+		v.remove(numbered(setPrefix, id))
+	}
+	return nil
+}
+
+func (v *Volume) switchNewest(segments []uint64) error {
+	v.gate.Lock()
+	defer v.gate.Unlock()
+	v.persist.Lock()
+	defer v.persist.Unlock()
+	if v.current != nil && slices.Contains(segments, v.current.rec.ID) {
+		v.current = nil
+	}
+	if err := v.stack.drop(segments); err != nil {
+		v.o.Log.Warn("cannot close a segment", "volume", v.o.Name, "error", err)
+	}
+	return v.aim()
+}
+
+// aim sets which blocks writes have to preserve, and whether they are tracked.
+// Callers hold gate and persist, or are alone.
+func (v *Volume) aim() error {
+	st := v.state()
+	kept, keep := &extent.Bitmap{}, uint64(0)
+	if newest, ok := st.NewestSnapshot(); ok {
+		var err error
+		if kept, err = v.stack.union(newest.Start); err != nil {
+			return err
+		}
+		keep = blocksOf(0, newest.Size).count
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.kept, v.keep, v.tracking = kept, keep, len(st.Versions) > 0
+	if !v.tracking {
+		v.dirty, v.marked = &extent.Bitmap{}, &extent.Bitmap{}
+	}
+	return nil
+}
+
+// Bookmark makes a bookmark of a snapshot; with degrade in place of it.
+func (v *Volume) Bookmark(ctx context.Context, of cairn.VersionID, name string, degrade bool) (cairn.Version, error) {
+	v.admin.Lock()
+	defer v.admin.Unlock()
+	if err := ctx.Err(); err != nil {
+		return cairn.Version{}, failed("bookmark", v.o.Name+of.Name, err)
+	}
+	rec, err := v.bookmark(of, name, degrade)
+	return v.describe(rec), failed("bookmark", v.o.Name+of.Name, err)
+}
+
+func (v *Volume) bookmark(of cairn.VersionID, name string, degrade bool) (catalog.Version, error) {
+	if v.closed {
+		return catalog.Version{}, errClosed
+	}
+	if err := cairn.CheckVersionName(name); err != nil {
+		return catalog.Version{}, err
+	}
+	if !(cairn.VersionID{Name: name}).IsBookmark() {
+		return catalog.Version{}, &cairn.Error{Op: "use version name", Subject: name, Kind: cairn.KindInvalid, Hint: "a bookmark's name begins with '#'"}
+	}
+	st := v.state()
+	mark, exists := st.Find(name)
+	if exists && mark.GUID != of.GUID {
+		return mark, &cairn.Error{Op: "use version name", Subject: name, Kind: cairn.KindExists, Err: fmt.Errorf("it is %v", mark.GUID)}
+	}
+	snap, err := find(st, of)
+	if exists && (!degrade || errors.Is(err, cairn.KindNotFound)) {
+		return mark, nil
+	}
+	if err != nil {
+		return mark, err
+	}
+	if !of.IsSnapshot() {
+		return mark, &cairn.Error{Op: "use version", Subject: of.Name, Kind: cairn.KindInvalid, Hint: "bookmarks are made from snapshots"}
+	}
+	rec := snap
+	rec.Name, rec.Damaged, rec.Leases = name, false, mark.Leases
+	if !degrade {
+		return rec, v.giveUp("bookmark "+name, nil, []catalog.Version{rec})
+	}
+	if err := v.mayDestroy(st, snap, of); err != nil {
+		return mark, err
+	}
+	return rec, v.giveUp("degrade "+snap.Name, []string{snap.Name}, []catalog.Version{rec})
+}
+
+// SetLease makes the named set hold exactly the versions.
+func (v *Volume) SetLease(ctx context.Context, set cairn.LeaseSet) error {
+	v.admin.Lock()
+	defer v.admin.Unlock()
+	if err := ctx.Err(); err != nil {
+		return failed("lease", v.o.Name, err)
+	}
+	return failed("lease", v.o.Name, v.setLease(set))
+}
+
+func (v *Volume) setLease(set cairn.LeaseSet) error {
+	if v.closed {
+		return errClosed
+	}
+	st := v.state()
+	lease := cairn.Lease{Owner: set.Owner, Purpose: set.Purpose}
+	want := map[string]bool{}
+	for _, id := range set.Versions {
+		r, err := find(st, id)
+		if err != nil {
+			return err
+		}
+		want[r.Name] = true
+	}
+	var changed []catalog.Version
+	for _, r := range st.Versions {
+		has := slices.Contains(r.Leases, lease)
+		if has == want[r.Name] {
+			continue
+		}
+		leases := slices.DeleteFunc(slices.Clone(r.Leases), func(l cairn.Lease) bool { return l == lease })
+		if want[r.Name] {
+			leases = append(leases, lease)
+		}
+		r.Leases = leases
+		changed = append(changed, r)
+	}
+	if len(changed) == 0 {
+		return nil
+	}
+	if err := v.activate(); err != nil {
+		return err
+	}
+	return v.commit("lease", func(*catalog.State, *catalog.Head) catalog.Edit { return catalog.Edit{Versions: changed} })
+}
+
+// SetSealed seals or unseals the head.
+func (v *Volume) SetSealed(ctx context.Context, sealed bool) error {
+	v.admin.Lock()
+	defer v.admin.Unlock()
+	if err := ctx.Err(); err != nil {
+		return failed("seal", v.o.Name, err)
+	}
+	if v.closed {
+		return errClosed
+	}
+	st := v.state()
+	if st.Head.Sealed == sealed {
+		return nil
+	}
+	if st.Head.Receiving != nil {
+		return &cairn.Error{Op: "seal", Subject: v.o.Name, Kind: cairn.KindBusy, Err: errors.New("a receive is pending"), Hint: "finish or abort it"}
+	}
+	if err := v.activate(); err != nil {
+		return failed("seal", v.o.Name, err)
+	}
+	v.gate.Lock()
+	defer v.gate.Unlock()
+	return failed("seal", v.o.Name, v.commit("seal", func(_ *catalog.State, h *catalog.Head) catalog.Edit {
+		h.Sealed = sealed
+		return catalog.Edit{}
+	}))
+}

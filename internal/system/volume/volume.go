@@ -1,0 +1,399 @@
+package volume
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"cairn"
+	"cairn/internal/mech/blockio"
+	"cairn/internal/mech/extent"
+	"cairn/internal/system/volume/catalog"
+	"cairn/internal/system/volume/changes"
+)
+
+// Names in a store's folder; numbered files are prefix plus 16 hex digits.
+const (
+	headName    = "head"
+	lockName    = "lock"
+	segPrefix   = "seg-"
+	indexPrefix = "idx-"
+	setPrefix   = "set-"
+	marksPrefix = "marks-"
+
+	storeFormat = 1
+	blockSize   = cairn.BlockSize
+)
+
+// Defaults of Options.
+const (
+	DefaultSegmentBytes = 64 << 20
+	DefaultActiveBytes  = 1 << 30
+	DefaultKeepAtLeast  = 2
+)
+
+// OnFull says what a write does when there is no room left and no snapshot may be
+// given up.
+type OnFull uint8
+
+// The choices.
+const (
+	FailWrites  OnFull = 0 // the write fails with KindSpace
+	BlockWrites OnFull = 1 // the write waits for room until its context is done
+)
+
+// Options are the choices of whoever opens a store.
+type Options struct {
+	Name         string                                  // of the volume, for messages
+	OpenOrigin   func(path string) (blockio.File, error) // of adopted heads; nil is blockio.OpenOS
+	SegmentBytes int64                                   // size at which a new segment is begun
+	ActiveBytes  int64                                   // most bytes that a crash may add to the change set
+	KeepAtLeast  int                                     // snapshots that are never given up for room
+	OnFull       OnFull
+	Strict       bool // accept an adopted origin only after a clean stop
+	Now          func() time.Time
+	Log          *slog.Logger
+	Faults       Fault
+}
+
+func (o Options) withDefaults() Options {
+	if o.OpenOrigin == nil {
+		o.OpenOrigin = blockio.OpenOS
+	}
+	if o.SegmentBytes == 0 {
+		o.SegmentBytes = DefaultSegmentBytes
+	}
+	if o.ActiveBytes == 0 {
+		o.ActiveBytes = DefaultActiveBytes
+	}
+	if o.KeepAtLeast == 0 {
+		o.KeepAtLeast = DefaultKeepAtLeast
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+// CreateOptions describe a new store.
+type CreateOptions struct {
+	Size       int64                                   // of a new sparse head; ignored when Origin is set
+	Origin     string                                  // absolute path of a file or device to adopt in place
+	OpenOrigin func(path string) (blockio.File, error) // nil is blockio.OpenOS
+	Owner      string                                  // the file or command that makes it
+	Sealed     bool                                    // a replica: takes no writes but a receive's
+}
+
+// Volume is an open store. Its methods may be called from several goroutines.
+type Volume struct {
+	fs     blockio.FS
+	o      Options
+	head   blockio.File
+	sector int
+	store  uint64
+
+	// admin is held by every structural change (capture, destroy, resize,
+	// rollback, receive, close) for its whole length. Taken before all others.
+	admin sync.Mutex
+	// gate is shared by each write for its whole length and taken alone to switch
+	// what writes see. Taken after admin.
+	gate sync.RWMutex
+	// persist is held while preserved blocks and marks are made durable, and by
+	// checkpoints. Taken after gate.
+	persist sync.Mutex
+	group   group // writes waiting for the next group commit
+
+	logMu  sync.Mutex // serialises catalog records; nothing is taken after it
+	log    *catalog.Log
+	active atomic.Bool // this opening is recorded in the catalog
+
+	mu       sync.Mutex // guards what follows; taken after persist
+	inflight inflight
+	size     int64
+	tracking bool           // there is a version, or is about to be
+	kept     *extent.Bitmap // preserved for the newest snapshot
+	keep     uint64         // blocks of the newest snapshot: those below are preserved; 0 without one
+	dirty    *extent.Bitmap // written in the open intervals; every bit is durable somewhere
+	closing  *extent.Bitmap // that of a capture between its switch and its commit, else nil
+	marked   *extent.Bitmap // covered by durable marks of the present epoch
+	interval uint64         // that writes belong to
+	epoch    uint64
+	marks    *changes.Marks // nil until the first mark of the epoch
+	oldMarks []uint64       // epochs whose logs wait for the next checkpoint
+	readers  map[*Reader]struct{}
+	doomed   map[string]bool // versions whose destruction is under way
+	devices  int
+
+	nextID  atomic.Uint64
+	current *stacked // the segment that takes preserved blocks, nil before the first; guarded by persist
+	stack   stack
+
+	flushErr   atomic.Pointer[error] // first failed flush; sticky
+	unverified string                // why continuity cannot be shown; written under admin and mu
+	continuity string                // the class of evidence; set by Open
+	closed     bool                  // guarded by admin
+}
+
+// Create makes a store in the empty folder fsys.
+func Create(ctx context.Context, fsys blockio.FS, o CreateOptions) error {
+	if err := ctx.Err(); err != nil {
+		return failed("create volume", "", err)
+	}
+	size, err := prepareHead(fsys, o)
+	if err != nil {
+		return failed("create volume", o.Origin, err)
+	}
+	state := catalog.State{
+		Store: catalog.Store{ID: uint64(newGUID()), Format: storeFormat, Created: time.Now().UTC(), Origin: o.Origin, Owner: o.Owner},
+		Head:  catalog.Head{Size: size, Sealed: o.Sealed, NextID: 2, Interval: 1, Clean: true},
+	}
+	l, err := catalog.Create(fsys, state)
+	if err != nil {
+		return failed("create volume", o.Origin, err)
+	}
+	return failed("create volume", o.Origin, l.Close())
+}
+
+// prepareHead makes the sparse head, or looks at the origin to adopt, and gives
+// its size.
+func prepareHead(fsys blockio.FS, o CreateOptions) (int64, error) {
+	if o.Origin != "" {
+		open := o.OpenOrigin
+		if open == nil {
+			open = blockio.OpenOS
+		}
+		f, err := open(o.Origin)
+		if err != nil {
+			return 0, err
+		}
+		size, err := f.Size()
+		if err == nil && size == 0 {
+			err = &cairn.Error{Op: "adopt", Subject: o.Origin, Kind: cairn.KindInvalid, Hint: "the file is empty; give it its size first"}
+		}
+		return size, errors.Join(err, f.Close())
+	}
+	if o.Size <= 0 || o.Size%512 != 0 {
+		return 0, &cairn.Error{Op: "use size", Subject: fmt.Sprint(o.Size), Kind: cairn.KindInvalid, Hint: "a volume's size is a positive multiple of 512 bytes"}
+	}
+	f, err := fsys.Create(headName)
+	if err != nil {
+		return 0, err
+	}
+	if err = f.Truncate(o.Size); err == nil {
+		err = f.Sync()
+	}
+	return o.Size, errors.Join(err, f.Close())
+}
+
+// Open opens a store: it reads the catalog, finishes what a crash cut off and
+// removes what nothing refers to. Nothing is written when the last stop was clean.
+func Open(ctx context.Context, fsys blockio.FS, o Options) (*Volume, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, failed("open volume", o.Name, err)
+	}
+	l, err := catalog.Open(fsys)
+	if err != nil {
+		return nil, failed("open volume", o.Name, err)
+	}
+	l.Unsynced = o.Faults.has(FaultSkipCatalogSync)
+	if f := l.State().Store.Format; f != storeFormat {
+		err := &cairn.Error{Op: "open volume", Subject: o.Name, Kind: cairn.KindUnsupported,
+			Err: fmt.Errorf("its store has format %d, this build knows %d", f, storeFormat), Hint: "use a newer cairn"}
+		return nil, errors.Join(err, l.Close())
+	}
+	v := &Volume{fs: fsys, o: o.withDefaults(), log: l, store: l.State().Store.ID, sector: 512,
+		readers: map[*Reader]struct{}{}, marked: &extent.Bitmap{}, dirty: &extent.Bitmap{}, kept: &extent.Bitmap{}}
+	v.inflight.cond.L = &v.mu
+	if err := v.start(ctx); err != nil {
+		return nil, failed("open volume", o.Name, errors.Join(err, v.release()))
+	}
+	return v, nil
+}
+
+func (v *Volume) start(ctx context.Context) error {
+	if err := v.openHead(); err != nil {
+		return err
+	}
+	if err := v.recover(); err != nil {
+		return err
+	}
+	return v.resumeRollback(ctx)
+}
+
+// openHead opens the head, and for an adopted one looks at the evidence that
+// nothing else wrote to it.
+func (v *Volume) openHead() error {
+	st := v.log.State()
+	var err error
+	if st.Store.Origin == "" {
+		v.head, err = v.fs.Open(headName, true)
+	} else {
+		v.head, err = v.o.OpenOrigin(st.Store.Origin)
+	}
+	if err != nil {
+		return err
+	}
+	if v.sector, err = blockio.Sector(v.head); err != nil {
+		return err
+	}
+	size, err := v.head.Size()
+	if err != nil {
+		return err
+	}
+	if st.Store.Origin != "" {
+		return v.examine(st, size)
+	}
+	switch {
+	case size < st.Head.Size && st.Head.RollingBack == "":
+		return &cairn.Error{Op: "open head", Kind: cairn.KindDamaged, Err: fmt.Errorf("it has %d bytes, the volume %d", size, st.Head.Size),
+			Hint: "something cut the file off; restore the volume from a replica"}
+	case size > st.Head.Size && st.Head.RollingBack == "":
+		return v.head.Truncate(st.Head.Size) // a resize was cut off
+	}
+	return nil
+}
+
+// state is what the catalog says now.
+func (v *Volume) state() *catalog.State {
+	v.logMu.Lock()
+	defer v.logMu.Unlock()
+	return v.log.State()
+}
+
+// commit writes one catalog record, made from the present state.
+func (v *Volume) commit(why string, edit func(s *catalog.State, h *catalog.Head) catalog.Edit) error {
+	v.logMu.Lock()
+	defer v.logMu.Unlock()
+	st := v.log.State()
+	h := st.Head
+	e := edit(st, &h)
+	h.NextID = max(h.NextID, v.nextID.Load())
+	e.Why, e.Head = why, &h
+	return v.log.Commit(e)
+}
+
+// activate records, once, that this opening changes the store.
+func (v *Volume) activate() error {
+	if v.active.Load() {
+		return nil
+	}
+	v.logMu.Lock()
+	defer v.logMu.Unlock()
+	if v.active.Load() {
+		return nil
+	}
+	h := v.log.State().Head
+	h.Incarnation++
+	h.Clean = false
+	h.Evidence = nil
+	h.Unverified = v.unverified
+	if err := v.log.Commit(catalog.Edit{Why: "open", Head: &h}); err != nil {
+		return err
+	}
+	v.active.Store(true)
+	return nil
+}
+
+func (v *Volume) newID() uint64 { return v.nextID.Add(1) - 1 }
+
+func newGUID() cairn.GUID {
+	var p [8]byte
+	for {
+		_, _ = rand.Read(p[:]) // never fails
+		if g := binary.LittleEndian.Uint64(p[:]); g != 0 {
+			return cairn.GUID(g)
+		}
+	}
+}
+
+// Close flushes, records a clean stop and releases everything. Devices and readers
+// that are still open fail afterwards.
+func (v *Volume) Close() error {
+	v.admin.Lock()
+	defer v.admin.Unlock()
+	if v.closed {
+		return nil
+	}
+	v.closed = true
+	v.gate.Lock()
+	defer v.gate.Unlock()
+	err := v.stopCleanly()
+	return failed("close volume", v.o.Name, errors.Join(err, v.release()))
+}
+
+// stopCleanly makes the exact change set durable, so that the next opening knows
+// it without looking at marks.
+func (v *Volume) stopCleanly() error {
+	if !v.active.Load() {
+		return nil
+	}
+	if err := v.flush(); err != nil {
+		return err
+	}
+	v.persist.Lock()
+	defer v.persist.Unlock()
+	if err := v.sealCurrent(); err != nil {
+		return err
+	}
+	evidence, err := v.evidence()
+	if err != nil {
+		return err
+	}
+	return v.checkpoint("close", func(h *catalog.Head) {
+		h.Clean = true
+		h.Evidence = evidence
+	})
+}
+
+func (v *Volume) release() error {
+	err := v.stack.close()
+	if v.marks != nil {
+		err = errors.Join(err, v.marks.Close())
+	}
+	if v.head != nil {
+		err = errors.Join(err, v.head.Close())
+	}
+	return errors.Join(err, v.log.Close())
+}
+
+// remove unlinks files that nothing refers to any more. That one stays behind is
+// no error: the next opening removes it.
+func (v *Volume) remove(names ...string) {
+	for _, n := range names {
+		if err := v.fs.Remove(n); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			v.o.Log.Warn("cannot remove a file that is not needed any more", "volume", v.o.Name, "file", n, "error", err)
+		}
+	}
+}
+
+// syncDir makes the names of new files durable.
+func (v *Volume) syncDir() error {
+	if v.o.Faults.has(FaultSkipFolderSync) {
+		return nil
+	}
+	return v.fs.SyncDir(".")
+}
+
+func numbered(prefix string, id uint64) string { return fmt.Sprintf("%s%016x", prefix, id) }
+
+// failed gives err an operation and a kind, unless it has both.
+func failed(op, subject string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var e *cairn.Error
+	if errors.As(err, &e) && e.Op == op && e.Subject == subject {
+		return err
+	}
+	return &cairn.Error{Op: op, Subject: subject, Kind: blockio.Kind(err), Err: err}
+}

@@ -1,0 +1,307 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"cairn"
+	"cairn/internal/mech/blockio"
+	"cairn/internal/system/volume/segment"
+)
+
+const (
+	windowBytes   = 1 << 20 // a request is worked off in windows of this size, others in between
+	windowBlocks  = windowBytes / blockSize
+	holeBytes     = 1 << 30 // window over a hole, which is preserved without being read
+	roomRetryTime = time.Second
+)
+
+// inflight keeps two changes of one block apart: between the look-up whether it
+// is preserved and the write of the origin nobody else may change it.
+type inflight struct {
+	cond sync.Cond // on Volume.mu, which guards claims
+	held []run
+}
+
+func (v *Volume) claim(r run) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for slices.ContainsFunc(v.inflight.held, func(h run) bool {
+		return h.first < r.first+r.count && r.first < h.first+h.count
+	}) {
+		v.inflight.cond.Wait()
+	}
+	v.inflight.held = append(v.inflight.held, r)
+}
+
+func (v *Volume) unclaim(r run) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	i := slices.Index(v.inflight.held, r)
+	v.inflight.held = slices.Delete(v.inflight.held, i, i+1)
+	v.inflight.cond.Broadcast()
+}
+
+// errOrigin marks errors of the head itself, as against those of the store.
+var errOrigin = errors.New("head")
+
+// write runs one window's change: what a snapshot needs is preserved, the blocks
+// are marked, then apply touches the head. Without room it gives up snapshots, as
+// the rules allow, and begins anew.
+func (v *Volume) write(ctx context.Context, off, length int64, zeroes bool, apply func() error) error {
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		err := v.change(off, length, zeroes, apply)
+		if err == nil || blockio.Kind(err) != cairn.KindSpace {
+			return err
+		}
+		if errors.Is(err, errOrigin) && v.state().Store.Origin != "" {
+			return err // an adopted head has its room elsewhere
+		}
+		if !v.makeRoom() {
+			if v.o.OnFull == FailWrites {
+				return err
+			}
+			if werr := wait(ctx, roomRetryTime); werr != nil {
+				return errors.Join(err, werr)
+			}
+		}
+	}
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+func (v *Volume) change(off, length int64, zeroes bool, apply func() error) error {
+	v.gate.RLock()
+	defer v.gate.RUnlock()
+	if v.closed {
+		return errClosed
+	}
+	if err := v.inRange(off, length); err != nil {
+		return err
+	}
+	r := blocksOf(off, length)
+	v.claim(r)
+	defer v.unclaim(r)
+	if zeroes {
+		start, _, err := v.head.Data(off)
+		if err == nil && start >= off+length {
+			return nil // zeroes already: nothing changes
+		}
+	}
+	if err := v.protect(r); err != nil {
+		return err
+	}
+	if err := apply(); err != nil {
+		return errors.Join(errOrigin, err)
+	}
+	return nil
+}
+
+var errClosed = &cairn.Error{Op: "use volume", Kind: cairn.KindUnavailable, Hint: "it was closed; open it again"}
+
+// inRange refuses what leaves the volume. Callers hold gate, which guards size
+// against change.
+func (v *Volume) inRange(off, length int64) error {
+	if off < 0 || length < 0 || off > v.size || length > v.size-off {
+		return &cairn.Error{Op: "access volume", Subject: v.o.Name, Kind: cairn.KindInvalid,
+			Err: fmt.Errorf("bytes %d to %d lie outside its %d bytes", off, off+length, v.size)}
+	}
+	return nil
+}
+
+// blocksOf is the blocks that the bytes touch.
+func blocksOf(off, length int64) run {
+	first := uint64(off) / blockSize
+	return run{first, (uint64(off+length)+blockSize-1)/blockSize - first}
+}
+
+// protect preserves and marks the blocks of r, durably, as far as they need it.
+// Callers hold gate and the claim of r.
+func (v *Volume) protect(r run) error {
+	preserve, mark := v.admit(r)
+	if len(preserve) == 0 && len(mark) == 0 {
+		return nil
+	}
+	buf := buffers.Get().(*[windowBytes]byte)
+	defer buffers.Put(buf)
+	req := &request{mark: mark}
+	room := buf[:]
+	for len(preserve) > 0 {
+		var recs []segment.Record
+		var err error
+		if recs, preserve, room, err = v.readOld(preserve, room); err != nil {
+			return err
+		}
+		req.preserve = append(req.preserve, recs...)
+		if len(preserve) > 0 { // the buffer is full
+			if err := v.durable(req); err != nil {
+				return err
+			}
+			req, room = &request{}, buf[:]
+		}
+	}
+	return v.durable(req)
+}
+
+var buffers = sync.Pool{New: func() any { return new([windowBytes]byte) }}
+
+// admit tells which blocks of r have to be preserved and which marked. A preserved
+// block is marked by that. Blocks under a durable mark enter the change set here.
+func (v *Volume) admit(r run) (preserve, mark []run) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for b := r.first; b < r.first+r.count; b++ {
+		switch {
+		case b < v.keep && !v.kept.Has(b):
+			preserve = extend(preserve, b)
+		case !v.tracking || v.dirty.Has(b):
+		case v.marked.Has(b):
+			v.dirty.Set(b, 1)
+		default:
+			mark = extend(mark, b)
+		}
+	}
+	return preserve, mark
+}
+
+func extend(runs []run, b uint64) []run {
+	if n := len(runs); n > 0 && runs[n-1].first+runs[n-1].count == b {
+		runs[n-1].count++
+		return runs
+	}
+	return append(runs, run{b, 1})
+}
+
+// readOld reads what the runs hold now into room, until that is full, and gives
+// the records, what is left to do and the room left. Zeroes take none.
+func (v *Volume) readOld(runs []run, room []byte) (recs []segment.Record, left []run, rest []byte, err error) {
+	for len(runs) > 0 {
+		r := runs[0]
+		hole, err := v.holeAt(r)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		if hole > 0 {
+			recs = append(recs, segment.Record{First: r.first, Count: hole, Kind: segment.Zero})
+			runs = cut(runs, hole)
+			continue
+		}
+		n := min(r.count, uint64(len(room))/blockSize)
+		if n == 0 {
+			return recs, runs, room, nil
+		}
+		p := room[:n*blockSize]
+		recs = append(recs, v.readBlocks(r.first, p)...)
+		runs, room = cut(runs, n), room[len(p):]
+	}
+	return recs, nil, room, nil
+}
+
+func cut(runs []run, n uint64) []run {
+	if runs[0].count == n {
+		return runs[1:]
+	}
+	runs[0] = run{runs[0].first + n, runs[0].count - n}
+	return runs
+}
+
+// holeAt tells how many blocks from the start of r on are a hole. It asks only
+// where asking costs less than reading.
+func (v *Volume) holeAt(r run) (uint64, error) {
+	if r.count < 16 {
+		return 0, nil
+	}
+	off := int64(r.first) * blockSize
+	start, _, err := v.head.Data(off)
+	if err != nil {
+		return 0, err
+	}
+	return min(uint64(start-min(start, off))/blockSize, r.count), nil
+}
+
+// readBlocks reads whole blocks of the head into p and makes records of them. A
+// block that cannot be read becomes lost: that is the snapshot's misfortune, not
+// the write's.
+func (v *Volume) readBlocks(first uint64, p []byte) []segment.Record {
+	n := uint64(len(p)) / blockSize
+	bad := map[uint64]bool{}
+	if err := v.readHead(p, int64(first)*blockSize); err != nil {
+		for i := range n {
+			if err := v.readHead(p[i*blockSize:(i+1)*blockSize], int64(first+i)*blockSize); err != nil {
+				bad[i] = true
+				v.o.Log.Error("a block cannot be read and is lost to its snapshot", "volume", v.o.Name, "block", first+i, "error", err)
+			}
+		}
+	}
+	var recs []segment.Record
+	for i := range n {
+		block := p[i*blockSize : (i+1)*blockSize]
+		kind := segment.Data
+		switch {
+		case bad[i]:
+			kind = segment.Lost
+		case isZero(block):
+			kind = segment.Zero
+		}
+		last := len(recs) - 1
+		if last < 0 || recs[last].Kind != kind {
+			recs = append(recs, segment.Record{First: first + i, Kind: kind})
+			last++
+		}
+		recs[last].Count++
+		if kind == segment.Data {
+			from := (recs[last].First - first) * blockSize
+			recs[last].Bytes = p[from : (i+1)*blockSize]
+		}
+	}
+	return recs
+}
+
+// readHead fills p from off; what lies behind the end of the head reads as zeroes.
+func (v *Volume) readHead(p []byte, off int64) error {
+	n, err := v.head.ReadAt(p, off)
+	if n == len(p) {
+		return nil
+	}
+	size, serr := v.head.Size()
+	if serr != nil || off+int64(n) < size {
+		return errors.Join(err, serr)
+	}
+	clear(p[n:])
+	return nil
+}
+
+var zeroBlock [blockSize]byte
+
+func isZero(p []byte) bool { return string(p) == string(zeroBlock[:len(p)]) }
+
+// flush makes every acknowledged write durable. A flush that failed once fails for
+// good: what it should have written may be gone.
+func (v *Volume) flush() error {
+	if e := v.flushErr.Load(); e != nil {
+		return *e
+	}
+	if err := v.head.Sync(); err != nil {
+		sticky := error(&cairn.Error{Op: "flush", Subject: v.o.Name, Kind: cairn.KindIO, Err: err,
+			Hint: "writes since the last good flush may be lost; look at the disk, then open the volume again"})
+		v.flushErr.CompareAndSwap(nil, &sticky)
+		return sticky
+	}
+	return nil
+}
