@@ -1,0 +1,326 @@
+package replicate_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"cairn"
+	"cairn/internal/mech/retry"
+	"cairn/internal/policy/plan"
+	"cairn/internal/testkit/memory"
+	"cairn/internal/work/replicate"
+)
+
+func TestLeasesOfAStep(t *testing.T) {
+	for _, c := range []struct {
+		protect replicate.Protection
+		during  []string // at the sender while each step moves data
+		after   string
+	}{
+		{replicate.Protection{}, []string{
+			"@a:nightly/plan @a:nightly/step @b:nightly/plan",
+			"@a:nightly/plan @a:nightly/step @a:nightly/cursor @b:nightly/plan @b:nightly/step",
+		}, "@b:nightly/cursor"},
+		{replicate.Protection{Initial: replicate.Incremental, Incremental: replicate.Incremental}, []string{
+			"@a:nightly/plan @a:nightly/tentative @b:nightly/plan",
+			"@a:nightly/plan @a:nightly/cursor @b:nightly/plan @b:nightly/tentative",
+		}, "@b:nightly/cursor"},
+		{replicate.Protection{Initial: replicate.Nothing, Incremental: replicate.Nothing}, []string{
+			"@a:nightly/plan @b:nightly/plan",
+			"@a:nightly/plan @b:nightly/plan",
+		}, ""},
+	} {
+		bubble(t, func(b *bench) {
+			b.grow("db", "@a", "@b")
+			b.o.Protect = c.protect
+			var during []string
+			b.dst.Hook(memory.On("receive", memory.Begin, func(context.Context, memory.Call) error {
+				during = append(during, b.leases(b.src, "db"))
+				return nil
+			}))
+			b.run()
+			if fmt.Sprint(during) != fmt.Sprint(c.during) {
+				b.Errorf("%v during:\n%q, want\n%q", c.protect, during, c.during)
+			}
+			if got := b.leases(b.src, "db"); got != c.after {
+				b.Errorf("%v after: %q, want %q", c.protect, got, c.after)
+			}
+			if got := b.leases(b.dst, "db"); got != "@b:nightly/received" {
+				b.Errorf("at the receiver: %q", got)
+			}
+		})
+	}
+}
+
+// What a run that died could not book, the next one does.
+func TestNextRunBooksWhatWasLost(t *testing.T) {
+	bubble(t, func(b *bench) {
+		b.grow("db", "@a")
+		b.o.Retry = retry.Policy{Attempts: 1}
+		n := 0
+		b.src.Hook(memory.On("lease", memory.Begin, func(context.Context, memory.Call) error {
+			if n++; n >= 3 { // plan and step leases pass
+				return cairn.KindUnavailable
+			}
+			return nil
+		}))
+		r, err := replicate.Run(b.Context(), b.o)
+		if !errors.Is(err, cairn.KindUnavailable) || states(r) != "db=failed" {
+			b.Error(err, states(r))
+		}
+		if got := b.leases(b.src, "db"); got != "@a:nightly/plan @a:nightly/step" {
+			b.Errorf("left: %s", got)
+		}
+		b.src.Unhook()
+		r = b.run()
+		if got := b.leases(b.src, "db"); got != "@a:nightly/cursor" || states(r) != "db=done" {
+			b.Errorf("booked: %s, %s", got, states(r))
+		}
+		if got := steps(r.Datasets[0]); got != "" {
+			b.Errorf("sent again: %s", got)
+		}
+		if r = b.run(); states(r) != "db=up to date" {
+			b.Error(states(r))
+		}
+	})
+}
+
+// A place that cannot lease is replicated from all the same.
+func TestSenderWithoutLeases(t *testing.T) {
+	bubble(t, func(b *bench) {
+		b.grow("db", "@a")
+		b.o.Sender.Leases, b.o.Receiver.Leases = nil, nil
+		b.run()
+		b.equal("db")
+		b.grow("db", "@b")
+		b.o.Sender.Leases = unsupported{}
+		b.run()
+		b.equal("db")
+	})
+}
+
+type unsupported struct{}
+
+func (unsupported) SetLease(context.Context, cairn.LeaseSet) error { return cairn.KindUnsupported }
+
+// Room at the sender runs out in the middle of a step: the step ends with kind
+// space, the snapshot becomes a bookmark, and the next run continues.
+func TestSpaceEndsTheStepAndTheNextRunContinuesFromTheBookmark(t *testing.T) {
+	bubble(t, func(b *bench) {
+		b.grow("db", "@a", "@b")
+		b.run()
+		b.grow("db", "@c")
+		b.src.Hook(memory.On("send", memory.Body, func(_ context.Context, c memory.Call) error {
+			if c.Bytes > 0 {
+				return cairn.KindSpace
+			}
+			return nil
+		}))
+		r, err := replicate.Run(b.Context(), b.o)
+		if !errors.Is(err, cairn.KindSpace) || len(r.Datasets[0].Attempts) != 1 {
+			b.Fatalf("%v, %s", err, steps(r.Datasets[0]))
+		}
+		b.src.Unhook()
+		ep := b.src.Endpoint()
+		for _, set := range []cairn.Purpose{cairn.PurposeStep, cairn.PurposeCursor} { // space beats a lease
+			if err := ep.Leases.SetLease(b.Context(), cairn.LeaseSet{Dataset: "db", Owner: "nightly", Purpose: set}); err != nil {
+				b.Fatal(err)
+			}
+		}
+		for _, v := range b.list(b.src, "db").Versions {
+			if v.Name == "@b" || v.Name == "@c" {
+				if _, err := ep.Bookmarks.Bookmark(b.Context(), "db", v.VersionID, "#"+v.Name[1:], true); err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
+		b.grow("db", "@d")
+		r = b.run()
+		b.equal("db", "@d")
+		if got := steps(r.Datasets[0]); got != "#b>@d" {
+			b.Error(got)
+		}
+	})
+}
+
+// What the receiver's rules would destroy in the same run is not sent.
+func TestReceiverRulesLeaveOut(t *testing.T) {
+	for _, where := range []string{"job", "place"} {
+		bubble(t, func(b *bench) {
+			b.grow("db", "@z1", "@m", "@z2", "@z3", "@z4")
+			rules := []cairn.KeepRule{{Type: "last_n", Count: 2, Regex: "^z"}, {Type: "regex", Regex: "^m"}}
+			if where == "job" {
+				b.o.ReceiverKeep = rules
+			} else {
+				b.o.Receiver.Info.Keep = rules
+			}
+			r := b.run()
+			if got := steps(r.Datasets[0]); got != ">@m @m>@z3 @z3>@z4" || r.Datasets[0].LeftOut != 2 {
+				b.Errorf("%s: %s, %d left out", where, got, r.Datasets[0].LeftOut)
+			}
+			b.equal("db", "@m", "@z3", "@z4")
+		})
+	}
+	bubble(t, func(b *bench) {
+		b.o.ReceiverKeep = []cairn.KeepRule{{Type: "last_n"}}
+		if _, err := replicate.Run(b.Context(), b.o); !errors.Is(err, cairn.KindConfig) {
+			b.Error(err)
+		}
+	})
+}
+
+// A receive that can not go on is given up, and the versions arrive all the same.
+func TestCutReceiveThatCannotGoOn(t *testing.T) {
+	bubble(t, func(b *bench) {
+		b.grow("db", "@a")
+		b.run()
+		b.grow("db", "@b")
+		b.dst.Hook(memory.On("receive", memory.Body, func(_ context.Context, c memory.Call) error {
+			if c.Bytes > 40<<10 {
+				return cairn.KindSpace
+			}
+			return nil
+		}))
+		if _, err := replicate.Run(b.Context(), b.o); !errors.Is(err, cairn.KindSpace) {
+			b.Fatal(err)
+		}
+		b.dst.Unhook()
+		if b.list(b.dst, "db").Partial == nil {
+			b.Fatal("nothing was kept of the cut receive")
+		}
+		ep := b.src.Endpoint()
+		if err := ep.Leases.SetLease(b.Context(), cairn.LeaseSet{Dataset: "db", Owner: "nightly", Purpose: cairn.PurposeStep}); err != nil {
+			b.Fatal(err)
+		}
+		for _, v := range b.list(b.src, "db").Versions {
+			if v.Name == "@b" {
+				if errs, err := ep.Destroys.Destroy(b.Context(), "db", []cairn.VersionID{v.VersionID}); err != nil || errs[0] != nil {
+					b.Fatal(err, errs)
+				}
+			}
+		}
+		b.grow("db", "@c")
+		r := b.run()
+		b.equal("db")
+		if got := steps(r.Datasets[0]); got != "@a>@c" || b.list(b.dst, "db").Partial != nil {
+			b.Error(got)
+		}
+	})
+}
+
+func TestConflictIsTypedAndNotRetried(t *testing.T) {
+	bubble(t, func(b *bench) {
+		b.grow("db", "@a")
+		b.run()
+		if err := b.dst.Endpoint().Seals.Seal(b.Context(), "db", false); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := b.dst.Endpoint().Snapshots.Snapshot(b.Context(), "@x", []string{"db"}, false); err != nil {
+			b.Fatal(err)
+		}
+		b.grow("db", "@b")
+		began := time.Now()
+		r, err := replicate.Run(b.Context(), b.o)
+		var c *plan.Conflict
+		if !errors.As(err, &c) || c.Kind != plan.Diverged || states(r) != "db=failed" || time.Since(began) > 0 {
+			b.Errorf("%v, %s", err, states(r))
+		}
+		if text := r.Datasets[0].Error; !strings.Contains(text, "only at the sender: @b; only at the receiver: @x") {
+			b.Error(text)
+		}
+	})
+}
+
+// When the sender breaks the stream, its error is the cause.
+func TestSendersErrorIsTheCause(t *testing.T) {
+	bubble(t, func(b *bench) {
+		b.grow("db", "@a")
+		b.src.Hook(memory.On("send", memory.Body, memory.Fail(0, cairn.KindDamaged)))
+		_, err := replicate.Run(b.Context(), b.o)
+		var e *cairn.Error
+		if !errors.As(err, &e) || e.Kind != cairn.KindDamaged || e.Place != "here" {
+			b.Error(err)
+		}
+	})
+}
+
+func TestNamesThatAreNotThere(t *testing.T) {
+	bubble(t, func(b *bench) {
+		b.grow("a", "@1")
+		b.grow("b", "@1")
+		b.o.Names = []string{"a", "nothing"}
+		r, err := replicate.Run(b.Context(), b.o)
+		if !errors.Is(err, cairn.KindNotFound) || states(r) != "a=done nothing=failed" {
+			b.Error(err, states(r))
+		}
+	})
+}
+
+// A run can be watched while it is under way, and what is told of a step is true.
+func TestLive(t *testing.T) {
+	bubble(t, func(b *bench) {
+		b.grow("a", "@1")
+		b.grow("b", "@1")
+		live := &replicate.Live{}
+		b.o.Live = live
+		var planning, moving replicate.Report
+		b.src.Hook(memory.On("list", memory.Begin, func(context.Context, memory.Call) error {
+			planning = live.Snapshot()
+			return nil
+		}))
+		b.dst.Hook(memory.On("receive", memory.Commit, func(_ context.Context, c memory.Call) error {
+			if c.Dataset == "a" {
+				moving = live.Snapshot()
+			}
+			return nil
+		}))
+		final := b.run()
+		if !strings.Contains(planning.Planning, "phase plan") || len(planning.Datasets) != 0 {
+			b.Errorf("while planning: %+v", planning)
+		}
+		a, other := moving.Datasets[0], moving.Datasets[1]
+		if s := a.Attempts[0].Steps[0]; a.State != replicate.Running || s.Phase != "commit" || s.BytesMoved == 0 || s.State != replicate.Running {
+			b.Errorf("while moving: %+v", a)
+		}
+		if other.State != replicate.Waiting || other.BlockedOn != replicate.OnSlot {
+			b.Errorf("while waiting: %+v", other)
+		}
+		if moving.Planning != "" || final.Planning != "" || final.Ended.IsZero() {
+			b.Errorf("final: %+v", final)
+		}
+	})
+}
+
+func TestLacks(t *testing.T) {
+	bubble(t, func(b *bench) {
+		for _, take := range []func(o *replicate.Options){
+			func(o *replicate.Options) { o.Sender.Lister = nil }, func(o *replicate.Options) { o.Sender.Sender = nil },
+			func(o *replicate.Options) { o.Receiver.Lister = nil }, func(o *replicate.Options) { o.Receiver.Receiver = nil },
+		} {
+			o := b.o
+			o.Sender, o.Receiver = b.src.Endpoint(), b.dst.Endpoint()
+			take(&o)
+			if r, err := replicate.Run(b.Context(), o); !errors.Is(err, cairn.KindUnsupported) || r == nil {
+				b.Error(err)
+			}
+		}
+	})
+}
+
+func TestParseGuarantee(t *testing.T) {
+	for _, g := range []replicate.Guarantee{replicate.Resumability, replicate.Incremental, replicate.Nothing} {
+		if got, err := replicate.ParseGuarantee(g.String()); err != nil || got != g {
+			t.Error(got, err)
+		}
+	}
+	if g, err := replicate.ParseGuarantee(""); err != nil || g != replicate.Resumability {
+		t.Error(g, err)
+	}
+	if _, err := replicate.ParseGuarantee("all"); !errors.Is(err, cairn.KindConfig) {
+		t.Error(err)
+	}
+}
