@@ -35,6 +35,13 @@ func newCallee(l *link, maxCalls int, serve func(context.Context, *serving, uint
 	return &callee{link: l, serve: serve, maxCalls: maxCalls, running: map[uint32]*serving{}}
 }
 
+// close ends the link, which begins no further call then, and waits for those
+// that run; their contexts have ended.
+func (c *callee) close(cause error) {
+	c.link.close(cause)
+	c.calls.Wait()
+}
+
 // serving is one call being served.
 type serving struct {
 	callee   *callee
@@ -134,6 +141,9 @@ func (c *callee) forget(s *serving) {
 
 // finish sends the call's last word; the peer may be gone.
 func (s *serving) finish(answer message, err error) {
+	if cairn.KindOf(err) == cairn.KindOther && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
+		err = &cairn.Error{Op: s.op, Kind: cairn.KindCanceled, Err: err}
+	}
 	h, payload := frame.Header{Type: frameAnswer, ID: s.id}, []byte(nil)
 	if err == nil {
 		payload = encode(answer)

@@ -9,7 +9,8 @@ import (
 )
 
 // coder writes a message or reads it: one description per message serves both
-// directions. Integers are variable-length, texts carry their length. Layout:
+// directions. Integers are variable-length, texts carry their length. While
+// writing, nothing is assigned: what is written may be shared. Layout:
 // docs/formats/rpc.md.
 type coder struct {
 	buf     []byte // written so far, or left to read
@@ -71,13 +72,18 @@ func (c *coder) uint(v *uint64) {
 func (c *coder) int(v *int64) {
 	u := uint64(*v)<<1 ^ uint64(*v>>63)
 	c.uint(&u)
-	*v = int64(u>>1) ^ -int64(u&1)
+	if c.reading {
+		*v = int64(u>>1) ^ -int64(u&1)
+	}
 }
 
 // small codes integers that fit 32 bits.
 func small[T ~int | ~uint8 | ~uint16 | ~uint32](c *coder, v *T) {
 	u := uint64(*v)
 	c.uint(&u)
+	if !c.reading {
+		return
+	}
 	*v = T(u)
 	if uint64(*v) != u || u > 1<<32-1 {
 		*v = 0
@@ -91,6 +97,9 @@ func (c *coder) bool(v *bool) {
 		b = 1
 	}
 	small(c, &b)
+	if !c.reading {
+		return
+	}
 	*v = b == 1
 	if b > 1 {
 		c.fail()

@@ -44,21 +44,22 @@ func codeFault(c *coder, err *error, depth int) {
 		form = faultNone
 	}
 	small(c, &form)
+	got := error(nil)
 	switch form {
 	case faultNone:
-		if c.reading {
-			*err = nil
-		}
 	case faultCairn:
 		codeCairnError(c, &known, depth)
-		*err = known
+		got = known
 	case faultKind:
 		small(c, &kind)
-		*err = kind
+		got = kind
 	case faultText:
-		codeOther(c, err, depth)
+		got = codeOther(c, *err, depth)
 	default:
 		c.fail()
+	}
+	if c.reading {
+		*err = got
 	}
 }
 
@@ -78,24 +79,22 @@ func codeCairnError(c *coder, e **cairn.Error, depth int) {
 	}
 }
 
-func codeOther(c *coder, err *error, depth int) {
+func codeOther(c *coder, err error, depth int) error {
 	var words string
 	var inner error
 	if !c.reading {
-		words = (*err).Error()
+		words = err.Error()
 		var known *cairn.Error
 		var kind cairn.Kind
-		if errors.As(*err, &known) {
+		if errors.As(err, &known) {
 			inner = known
-		} else if errors.As(*err, &kind) {
+		} else if errors.As(err, &kind) {
 			inner = kind
 		}
 	}
 	text(c, &words)
 	codeFault(c, &inner, depth+1)
-	if c.reading {
-		*err = &remoteText{words, inner}
-	}
+	return &remoteText{words, inner}
 }
 
 // remoteText is an error of another process, of which the words are left.

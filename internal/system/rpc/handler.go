@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"io"
 	"time"
 
 	"cairn"
@@ -223,7 +222,6 @@ func (h *handler) open(ctx context.Context, s *serving, m *versionRequest) (_ *n
 	})
 	l.open(conn.in.frames(), c.beat, c.take)
 	<-l.ctx.Done()
-	c.calls.Wait()
-	l.close(io.EOF)
+	c.close(nil)
 	return &nothing{}, nil
 }

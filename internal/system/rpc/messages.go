@@ -290,8 +290,10 @@ func (m *extentRows) code(c *coder) {
 		c.int(&skip)
 		c.int(&e.Length)
 		small(c, &e.Kind)
-		e.Offset = at + skip
-		at = e.End()
+		at += skip + e.Length
+		if c.reading {
+			e.Offset = at - e.Length
+		}
 	})
 }
 

@@ -164,6 +164,10 @@ func (s *server) session(conn *transport.Conn, in *patient) error {
 		return err
 	}
 	in.limit = s.o.Timings.Limit
+	if err := s.enter(conn.Identity); err != nil {
+		return s.sendFault(conn, err)
+	}
+	defer s.exit(conn.Identity)
 	l := newLink(s.ctx, conn, s.o.Timings)
 	defer l.close(nil)
 	ep, err := s.endpoint(l, conn.Identity)
@@ -172,10 +176,8 @@ func (s *server) session(conn *transport.Conn, in *patient) error {
 	}
 	h := &handler{server: s, ep: ep, identity: conn.Identity}
 	c := newCallee(l, s.o.MaxCalls, h.serve)
+	s.track(c, conn.Identity)
 	defer s.leave(c, conn.Identity, ep)
-	if err := s.enter(c, conn.Identity); err != nil {
-		return s.sendFault(conn, err)
-	}
 	own := &hello{software: s.o.Software, abilities: ep.Abilities(), info: ep.Info, calls: s.o.MaxCalls}
 	if own.info.Identity == "" {
 		own.info.Identity = conn.Identity
@@ -221,21 +223,34 @@ func (s *server) sendFault(conn net.Conn, err error) error {
 	return errors.Join(err, writeErr)
 }
 
-func (s *server) enter(c *callee, identity string) error {
+// enter counts a session of the identity; exit must follow.
+func (s *server) enter(identity string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.sessions[identity] >= s.o.MaxSessions {
 		return &cairn.Error{Op: "open session", Subject: identity, Kind: cairn.KindBusy, Hint: "this identity has too many sessions open"}
 	}
 	s.sessions[identity]++
-	s.running[c] = identity
 	return nil
+}
+
+func (s *server) exit(identity string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sessions[identity]--; s.sessions[identity] == 0 {
+		delete(s.sessions, identity)
+	}
+}
+
+func (s *server) track(c *callee, identity string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.running[c] = identity
 }
 
 // leave ends the session's calls and then its endpoint.
 func (s *server) leave(c *callee, identity string, ep *cairn.Endpoint) {
-	c.end(nil)
-	c.calls.Wait()
+	c.close(nil)
 	if ep.Close != nil {
 		if err := ep.Close(); err != nil {
 			s.log.Error("cannot close the endpoint of a session", "identity", identity, "error", err)
@@ -243,10 +258,7 @@ func (s *server) leave(c *callee, identity string, ep *cairn.Endpoint) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, entered := s.running[c]; entered {
-		delete(s.running, c)
-		s.sessions[identity]--
-	}
+	delete(s.running, c)
 }
 
 // waiter is a call that waits for its data connection.

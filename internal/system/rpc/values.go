@@ -99,7 +99,11 @@ func codeHeader(c *coder, h *cairn.StreamHeader) {
 
 func codeKeepRule(c *coder, r *cairn.KeepRule) {
 	text(c, &r.Type)
-	small(c, &r.Count)
+	count := int64(r.Count)
+	c.int(&count)
+	if c.reading {
+		r.Count = int(count)
+	}
 	text(c, &r.Regex)
 	c.bool(&r.Negate)
 	text(c, &r.Grid)
