@@ -16,6 +16,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"cairn/internal/system/volume"
 )
 
 // authority issues certificates into a folder under the names that libnbd and
@@ -89,7 +91,7 @@ func TestToolsOverTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := ramDisk(t)
+	d := newVolume(t, volume.CreateOptions{Size: diskSize}).head()
 	d.dir = dir
 	port := l.Addr().(*net.TCPAddr).Port
 	serveOn(t, l, d.served, &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert})

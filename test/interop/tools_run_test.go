@@ -19,6 +19,7 @@ import (
 func TestTools(t *testing.T) {
 	for _, k := range kinds {
 		t.Run(k.name, func(t *testing.T) {
+			t.Parallel()
 			d := k.make(t)
 			for _, x := range []struct {
 				name string
@@ -276,11 +277,11 @@ func fio(t *testing.T, d *disk) {
 	if !d.writable {
 		t.Skip("this export is read-only")
 	}
-	size := fmt.Sprint(min(d.size, 8<<20) &^ 4095)
+	size := fmt.Sprint(min(d.size, 4<<20) &^ 4095)
 	for _, args := range [][]string{
 		{"--rw=randwrite", "--bs=4k", "--iodepth=32"},
 		{"--rw=write", "--bs=256k", "--iodepth=4"},
-		{"--rw=randwrite", "--bs=512", "--iodepth=8", "--io_size=2m"},
+		{"--rw=randwrite", "--bs=512", "--iodepth=8", "--io_size=512k"},
 		{"--rw=write", "--bssplit=512/20:4k/40:64k/40", "--iodepth=8"},
 	} {
 		run(t, d.dir, "fio", append(args, "--name=verify", "--ioengine=nbd", "--uri="+d.uri(), "--size="+size,
