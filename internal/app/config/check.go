@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -10,6 +11,7 @@ import (
 
 	"cairn"
 	"cairn/internal/policy/schedule"
+	"cairn/internal/system/transport"
 )
 
 // check looks at what no single value shows.
@@ -64,6 +66,48 @@ func loopback(address string) bool {
 	host, _, err := net.SplitHostPort(address)
 	ip := net.ParseIP(host)
 	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
+}
+
+// checkCertificates reads every certificate as a connection would, since a missing or
+// expired one is better found now than at night.
+func (r *reading) checkCertificates(c *Config) {
+	for _, j := range c.Jobs {
+		if s := j.Serve; s != nil && s.Type == "tls" {
+			r.checkTLS(&s.CA, &s.Cert, &s.Key)
+		}
+		if p := j.Connect; p != nil && p.Type == "tls" {
+			r.checkTLS(&p.CA, &p.Cert, &p.Key)
+		}
+	}
+	for i := range c.Global.NBD {
+		if n := &c.Global.NBD[i]; n.Type == "tls" {
+			r.checkTLS(&n.CA, &n.Cert, &n.Key)
+		}
+	}
+	for _, o := range c.Global.Logging {
+		if o.TLS != nil {
+			r.checkTLS(&o.TLS.CA, &o.TLS.Cert, &o.TLS.Key)
+		}
+	}
+}
+
+func (r *reading) checkTLS(ca, cert, key *string) {
+	if *ca == "" || *cert == "" || *key == "" {
+		return
+	}
+	err := transport.TLSFiles{CA: *ca, Cert: *cert, Key: *key}.Check()
+	if err == nil {
+		return
+	}
+	field := cert
+	var e *cairn.Error
+	for _, file := range []*string{ca, key} {
+		if errors.As(err, &e) && e.Subject == *file && *file != *cert {
+			field = file
+		}
+	}
+	text, hint := textOf(err)
+	r.fail(field, text, hint)
 }
 
 // checkNames looks at job names: unique, and legal in the names a job leaves on disk.

@@ -78,9 +78,9 @@ type LogOutlet struct {
 
 // LogTLS are the files of a TLS log outlet.
 type LogTLS struct {
-	CA   string `yaml:"ca" required:"*" as:"file" doc:"certificate authority that signed the collector's certificate (PEM)"`
-	Cert string `yaml:"cert" required:"*" as:"file" doc:"our certificate (PEM)"`
-	Key  string `yaml:"key" required:"*" as:"file" doc:"its key (PEM)"`
+	CA   string `yaml:"ca" required:"*" as:"path" doc:"certificate authority that signed the collector's certificate (PEM)"`
+	Cert string `yaml:"cert" required:"*" as:"path" doc:"our certificate (PEM)"`
+	Key  string `yaml:"key" required:"*" as:"path" doc:"its key (PEM)"`
 }
 
 // Monitoring is one metrics outlet.
@@ -105,9 +105,9 @@ type NBD struct {
 	Type      string   `yaml:"type" required:"*" values:"unix tcp tls" doc:"what is listened on; tcp without TLS is for loopback addresses only"`
 	Path      string   `yaml:"path" for:"unix" required:"*" as:"path" doc:"path of the unix socket"`
 	Listen    string   `yaml:"listen" for:"tcp tls" required:"*" as:"address" doc:"HOST:PORT to listen on"`
-	CA        string   `yaml:"ca" for:"tls" required:"*" as:"file" doc:"certificate authority of the clients (PEM)"`
-	Cert      string   `yaml:"cert" for:"tls" required:"*" as:"file" doc:"our certificate (PEM)"`
-	Key       string   `yaml:"key" for:"tls" required:"*" as:"file" doc:"its key (PEM)"`
+	CA        string   `yaml:"ca" for:"tls" required:"*" as:"path" doc:"certificate authority of the clients (PEM)"`
+	Cert      string   `yaml:"cert" for:"tls" required:"*" as:"path" doc:"our certificate (PEM)"`
+	Key       string   `yaml:"key" for:"tls" required:"*" as:"path" doc:"its key (PEM)"`
 	ClientCNs []string `yaml:"client_cns" for:"tls" required:"*" doc:"common names of the client certificates that are let in"`
 }
 

@@ -25,7 +25,6 @@ type decoder struct {
 	file     string
 	problems *Problems
 	at       map[any]Pos // pointer to a decoded value, or entryOf, → where it stands
-	files    bool        // files named by "as: file" must be readable
 	anchors  map[string]ast.Node
 	nodes    int
 }
@@ -197,7 +196,9 @@ func (d *decoder) node(n ast.Node, v reflect.Value, k key, member string) {
 	case reflect.Struct:
 		d.structure(n, v, member)
 	case reflect.Pointer:
-		v.Set(reflect.New(v.Type().Elem()))
+		if v.IsNil() {
+			v.Set(reflect.New(v.Type().Elem()))
+		}
 		d.node(n, v.Elem(), k, member)
 	case reflect.Slice:
 		d.list(n, v, k, member)
@@ -214,6 +215,12 @@ func (d *decoder) node(n ast.Node, v reflect.Value, k key, member string) {
 			d.unsupported(at, fmt.Sprintf("%q needs %s: not in this version", text, what))
 		}
 	}
+}
+
+// isNull reports whether a value is there only in name.
+func (d *decoder) isNull(n ast.Node) bool {
+	before := len(*d.problems)
+	return d.plain(n) == nil && len(*d.problems) == before
 }
 
 // text is a scalar's text as written, whatever YAML takes it for: a name may look
@@ -298,6 +305,8 @@ func (d *decoder) structure(n ast.Node, v reflect.Value, member string) {
 			seen[nearest(e.key, names)] = true // do not also report it as missing
 		case !k.belongsTo(member):
 			d.fail(e.keyAt, fmt.Sprintf("key %q does not belong to type %s", e.key, member), "it belongs to "+strings.Join(k.members, ", "))
+		case d.isNull(e.value):
+			continue // as if it did not stand there
 		default:
 			d.field(e, v.Field(k.index), k, member)
 		}
@@ -396,16 +405,18 @@ func (d *decoder) list(n ast.Node, v reflect.Value, k key, member string) {
 	}
 	var entries []ast.Node
 	for _, inner := range seq.Values {
-		before := len(*d.problems)
-		if d.plain(inner) != nil {
-			entries = append(entries, inner)
-		} else if len(*d.problems) == before {
+		if d.isNull(inner) {
 			d.fail(d.pos(inner), "an empty entry", "")
+			continue
 		}
+		entries = append(entries, inner)
 	}
 	v.Set(reflect.MakeSlice(v.Type(), len(entries), len(entries)))
 	k.defaults, k.required = nil, nil
 	for i, inner := range entries {
+		if e := v.Index(i); e.Kind() == reflect.Pointer {
+			e.Set(reflect.New(e.Type().Elem())) // also when nothing more is decoded
+		}
 		d.node(inner, v.Index(i), k, member)
 	}
 }

@@ -55,9 +55,9 @@ type Connect struct {
 	Type string `yaml:"type" required:"*" values:"tcp tls local ssh+stdinserver" later:"ssh+stdinserver=the ssh transport" doc:"transport"`
 
 	Address  string `yaml:"address" for:"tcp tls" required:"*" as:"address" doc:"HOST:PORT of the peer"`
-	CA       string `yaml:"ca" for:"tls" required:"*" as:"file" doc:"certificate authority that signed the peer's certificate (PEM)"`
-	Cert     string `yaml:"cert" for:"tls" required:"*" as:"file" doc:"our certificate (PEM); its common name is our identity"`
-	Key      string `yaml:"key" for:"tls" required:"*" as:"file" doc:"its key (PEM)"`
+	CA       string `yaml:"ca" for:"tls" required:"*" as:"path" doc:"certificate authority that signed the peer's certificate (PEM)"`
+	Cert     string `yaml:"cert" for:"tls" required:"*" as:"path" doc:"our certificate (PEM); its common name is our identity"`
+	Key      string `yaml:"key" for:"tls" required:"*" as:"path" doc:"its key (PEM)"`
 	ServerCN string `yaml:"server_cn" for:"tls" required:"*" doc:"common name the peer's certificate must have"`
 
 	ListenerName   string `yaml:"listener_name" for:"local" required:"*" doc:"listener of a passive job in the same daemon"`
@@ -82,9 +82,9 @@ type Serve struct {
 	ListenFreebind bool              `yaml:"listen_freebind" for:"tcp tls" later:"free binding" doc:"listen on an address that no interface has yet"`
 	Clients        map[string]string `yaml:"clients" for:"tcp" required:"*" doc:"client address or network (CIDR) → identity; a network's identity has one * for the address"`
 
-	CA               string        `yaml:"ca" for:"tls" required:"*" as:"file" doc:"certificate authority that signed the clients' certificates (PEM)"`
-	Cert             string        `yaml:"cert" for:"tls" required:"*" as:"file" doc:"our certificate (PEM)"`
-	Key              string        `yaml:"key" for:"tls" required:"*" as:"file" doc:"its key (PEM)"`
+	CA               string        `yaml:"ca" for:"tls" required:"*" as:"path" doc:"certificate authority that signed the clients' certificates (PEM)"`
+	Cert             string        `yaml:"cert" for:"tls" required:"*" as:"path" doc:"our certificate (PEM)"`
+	Key              string        `yaml:"key" for:"tls" required:"*" as:"path" doc:"its key (PEM)"`
 	ClientCNs        []string      `yaml:"client_cns" for:"tls" required:"*" as:"identity" doc:"common names of the clients that are let in; the name is the client's identity"`
 	HandshakeTimeout time.Duration `yaml:"handshake_timeout" for:"tls" default:"10s" doc:"limit for a client's handshake"`
 

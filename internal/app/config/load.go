@@ -28,9 +28,10 @@ type Paths struct {
 // DefaultPaths derives the places from who runs us: the system's folders for root,
 // the XDG folders for an ordinary user. CAIRN_CONFIG, when set, is the only
 // configuration file looked for.
-func DefaultPaths() Paths { return pathsFor(os.Geteuid(), os.Getenv) }
+func DefaultPaths() Paths { return PathsFor(os.Geteuid(), os.Getenv) }
 
-func pathsFor(uid int, getenv func(string) string) Paths {
+// PathsFor is DefaultPaths for a given user and environment.
+func PathsFor(uid int, getenv func(string) string) Paths {
 	p := Paths{
 		Search:  []string{"/etc/cairn/cairn.yml", "/etc/zrepl/zrepl.yml", "/usr/local/etc/zrepl/zrepl.yml"},
 		State:   "/var/lib/cairn",
@@ -109,6 +110,9 @@ func Parse(file string, src []byte, o Options) (*Config, error) {
 		r.include(c)
 		r.complete(c)
 		r.check(c)
+		if !r.options.SkipFiles {
+			r.checkCertificates(c)
+		}
 	}
 	if err := r.problems.asError(file); err != nil {
 		return nil, err
@@ -124,13 +128,14 @@ type reading struct {
 }
 
 func (r *reading) decoder(file string) *decoder {
-	return &decoder{file: file, problems: &r.problems, at: r.at, files: !r.options.SkipFiles}
+	return &decoder{file: file, problems: &r.problems, at: r.at}
 }
 
 // fail reports a field that stands in a file. One that does not stand anywhere has
 // its value because something else was wrong, and that is reported.
 func (r *reading) fail(field any, text, hint string) {
-	if at, ok := r.at[field]; ok {
+	at, ok := r.at[field]
+	if ok || len(r.problems) == 0 {
 		r.problems = append(r.problems, Problem{At: at, Text: text, Hint: hint})
 	}
 }

@@ -71,6 +71,7 @@ func (ps Problems) asError(file string) error {
 		return a.At.Column - b.At.Column
 	})
 
+	ps = slices.Compact(ps)
 	kind := cairn.KindUnsupported
 	for _, p := range ps {
 		if !p.Unsupported {

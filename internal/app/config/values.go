@@ -3,12 +3,10 @@ package config
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"math"
 	"math/big"
 	"net"
-	"os"
 	"reflect"
 	"slices"
 	"strconv"
@@ -93,9 +91,6 @@ func (d *decoder) meaning(text string, k *key) (string, error) {
 	switch k.as {
 	case "path":
 		return d.absolute(text), nil
-	case "file":
-		path := d.absolute(text)
-		return path, d.readable(path)
 	case "address":
 		return text, checkAddress(text)
 	case "identity":
@@ -121,21 +116,6 @@ func textOf(err error) (text, hint string) {
 	hint = cairn.HintOf(err)
 	text = strings.TrimSuffix(err.Error(), " ("+hint+")")
 	return strings.TrimSuffix(text, ": "+cairn.KindOf(err).String()), hint
-}
-
-func (d *decoder) readable(path string) error {
-	if !d.files {
-		return nil
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		var pe *fs.PathError
-		if errors.As(err, &pe) {
-			err = pe.Err
-		}
-		return badValue("see cairn cert --help", "cannot read %s: %v", path, err)
-	}
-	return f.Close()
 }
 
 func checkAddress(text string) error {
