@@ -5,7 +5,7 @@ env = . ./tools/env.sh
 go  = $(env) && nice -n 5 go
 pkgs = ./...
 
-.PHONY: help build quickstart test race lint vet-all tidy fuzz crash kill bench-plan bench-tape interop clean
+.PHONY: help build quickstart test race lint vet-all tidy fuzz crash kill bench-plan bench-tape tape-tears interop clean
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
@@ -40,6 +40,9 @@ tidy: ## the rules about the tree itself
 
 bench-tape: ## LTFS index of a million files: MB per CPU second, bytes of memory per file
 	@$(env) && go test -run '^$$' -bench Index -files 1000000 -benchtime 3x ./ltfs && echo "bench-tape: done"
+
+tape-tears: ## 6,000 torn tapes: every committed generation is listed and read, recovery brings order
+	@$(env) && go test -count=1 -run TestTornTapes -v ./internal/system/tape -tears 6000 && echo "tape-tears: no violation"
 
 clean: ## remove everything that was made
 	@chmod -R u+w .work 2>/dev/null; rm -rf .work cairn

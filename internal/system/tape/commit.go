@@ -193,9 +193,7 @@ func (t *Tape) writeIndex(ctx context.Context, letter byte, at uint64) error {
 	if err != nil {
 		return err
 	}
-	head := *t.index
-	head.Root = nil
-	t.ends[letter] = &tail{last: &head, end: pos.Block, ended: true}
+	t.ends[letter] = &tail{last: head(t.index), end: pos.Block, ended: true}
 	return nil
 }
 

@@ -29,7 +29,7 @@ type Tape struct {
 
 // tail is how a partition ends.
 type tail struct {
-	last  *ltfs.Index // newest full index in it; nil when there is none
+	last  *ltfs.Index // newest full index in it, without its tree; nil when there is none
 	end   uint64      // end of data
 	extra uint64      // records behind last's closing filemark
 	ended bool        // has an end mark
@@ -123,13 +123,13 @@ func (t *Tape) findIndex(ctx context.Context) error {
 		return err
 	}
 	for _, letter := range []byte{t.label.DataPart, t.label.IndexPart} {
-		end, err := t.examine(ctx, letter)
+		end, ix, err := t.examine(ctx, letter)
 		if err != nil {
 			return err
 		}
 		t.ends[letter] = end
-		if end.last != nil && (t.index == nil || end.last.Generation >= t.index.Generation) {
-			t.index = end.last
+		if ix != nil && (t.index == nil || ix.Generation >= t.index.Generation) {
+			t.index = ix
 		}
 	}
 	if t.index == nil {
@@ -205,8 +205,8 @@ func (t *Tape) vouchedEnd(ctx context.Context, letter byte, reference uint64) *t
 	if err != nil || !t.marksAt(ctx, end.Block-1, c.Block-1) {
 		return nil
 	}
-	head := &ltfs.Index{Generation: c.Generation, Self: ltfs.Location{Partition: letter, Block: c.Block}}
-	return &tail{last: head, end: end.Block, ended: true}
+	last := &ltfs.Index{Generation: c.Generation, Self: ltfs.Location{Partition: letter, Block: c.Block}}
+	return &tail{last: last, end: end.Block, ended: true}
 }
 
 // marksAt reports whether the next filemarks backward from here stand at blocks.
@@ -274,8 +274,8 @@ func (r *recordReader) Read(p []byte) (int, error) {
 }
 
 // examine walks back from the end of a partition to its newest readable full
-// index.
-func (t *Tape) examine(ctx context.Context, letter byte) (*tail, error) {
+// index, nil when there is none.
+func (t *Tape) examine(ctx context.Context, letter byte) (*tail, *ltfs.Index, error) {
 	part := t.number[letter]
 	end := &tail{ended: true}
 	at, err := t.drive.SeekEnd(ctx, part)
@@ -286,7 +286,7 @@ func (t *Tape) examine(ctx context.Context, letter byte) (*tail, error) {
 		}
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	end.end = at.Block
 	for mark := range t.filemarksBack(ctx, part, at.Block) {
@@ -296,13 +296,21 @@ func (t *Tape) examine(ctx context.Context, letter byte) (*tail, error) {
 		}
 		behind, err := t.drive.Position(ctx)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		end.last, end.extra = ix, end.end-min(end.end, behind.Block)
-		return end, nil
+		end.last, end.extra = head(ix), end.end-min(end.end, behind.Block)
+		return end, ix, nil
 	}
 	end.extra = end.end - min(end.end, 4)
-	return end, nil
+	return end, nil, nil
+}
+
+// head is what is kept of an index about the end of a partition: the tree goes on
+// changing.
+func head(ix *ltfs.Index) *ltfs.Index {
+	h := *ix
+	h.Root = nil
+	return &h
 }
 
 // filemarksBack yields the blocks of the filemarks before from, last first, down
