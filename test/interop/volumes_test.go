@@ -67,9 +67,7 @@ var kinds = []struct {
 		if err := x.v.SetSealed(t.Context(), true); err != nil {
 			t.Fatal(err)
 		}
-		d := x.head()
-		d.writable = false
-		return d
+		return x.export(false)
 	}},
 }
 
@@ -223,9 +221,11 @@ func (x *subject) rewriteAlways() {
 	})
 }
 
-// head serves the head with all contexts.
-func (x *subject) head() *disk {
-	d := &disk{dir: x.t.TempDir(), export: "db", size: x.dev.Size(), writable: true, read: content(x.dev), dirty: x.dirty}
+func (x *subject) head() *disk { return x.export(true) }
+
+// export serves the head with all contexts.
+func (x *subject) export(writable bool) *disk {
+	d := &disk{dir: x.t.TempDir(), export: "db", size: x.dev.Size(), writable: writable, read: content(x.dev), dirty: x.dirty}
 	d.served = exports{"db": func(context.Context) (*nbd.Export, error) {
 		e := &nbd.Export{Device: x.dev, Contexts: x.contexts(d.dirty, cairn.VersionID{})}
 		if !d.writable {
