@@ -104,7 +104,7 @@ func (w *todo) nothing() bool {
 
 // plan plans one dataset.
 func (r *run) plan(sender, receiver *cairn.Listing) (todo, error) {
-	p, err := plan.Dataset(sender, receiver, plan.Options{Initial: r.Initial,
+	p, err := plan.Dataset(sender, receiver, plan.Options{Initial: r.Initial, Until: r.Until,
 		Accept: r.Receiver.Info.Accepts[sender.Dataset.Kind], LeaveOut: r.leaveOut()})
 	if err != nil {
 		return todo{}, err

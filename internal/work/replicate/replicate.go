@@ -82,6 +82,7 @@ type Options struct {
 	Names            []string // only these, each of which must exist; nil: all that Filter selects
 	Owner            string   // of leases: the job's name
 	Initial          plan.Initial
+	Until            cairn.VersionID // the version to end at, when Names is one dataset; zero: the newest
 	Protect          Protection
 	ReceiverKeep     []cairn.KeepRule // the job's rules for the receiver; what these or Receiver.Info.Keep would destroy is not sent
 	Steps            int              // concurrent steps; 0 is 1
