@@ -2,7 +2,6 @@ package volume
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"cairn"
@@ -109,5 +108,3 @@ func (v *Volume) markRange(off, length int64) error {
 		return v.change(off, n, false, func() error { return nil })
 	})
 }
-
-var errBusyReceiving = errors.New("a receive is under way")

@@ -133,6 +133,7 @@ type Volume struct {
 	readers  map[*Reader]struct{}
 	doomed   map[string]bool // versions whose destruction is under way
 	devices  int
+	receive  bool // a receive is running
 
 	nextID  atomic.Uint64
 	current *stacked // the segment that takes preserved blocks, nil before the first; guarded by persist

@@ -59,6 +59,7 @@ type Receiving struct {
 	Size     int64           `json:"size"` // of the volume at To
 	Received int64           `json:"received"`
 	Token    []byte          `json:"token,omitempty"`
+	Owner    string          `json:"owner,omitempty"` // of the lease that pins From
 }
 
 // Evidence is what a head looked like when it was closed cleanly.
