@@ -75,9 +75,6 @@ func (v *Volume) durable(r *request) error {
 func (v *Volume) groupCommit(batch []*request) error {
 	v.persist.Lock()
 	defer v.persist.Unlock()
-	if err := v.activate(); err != nil {
-		return err
-	}
 	var recs []segment.Record
 	marks := &extent.Bitmap{}
 	for _, r := range batch {

@@ -212,12 +212,7 @@ func (v *Volume) finishRollback(target catalog.Version) error {
 	v.size, v.interval = target.Size, interval
 	v.dirty, v.marked = &extent.Bitmap{}, &extent.Bitmap{}
 	v.mu.Unlock()
-	for _, id := range segments {
-		v.remove(numbered(segPrefix, id), numbered(indexPrefix, id))
-	}
-	for _, id := range append(sets, old) {
-		v.remove(numbered(setPrefix, id))
-	}
+	v.removeNumbered(segments, append(sets, old))
 	v.dropOldMarks()
 	if err := v.aim(); err != nil {
 		return err

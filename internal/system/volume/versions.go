@@ -69,20 +69,75 @@ func (v *Volume) giveUp(why string, gone []string, put []catalog.Version) error 
 	}
 	v.doom(gone)
 	defer v.undoom()
-	var segments, sets []uint64
-	err := v.commit(why, func(s *catalog.State, _ *catalog.Head) catalog.Edit {
-		e := catalog.Edit{GoneVersions: gone, Versions: put}
-		segments, sets = s.After(e).Garbage()
-		if v.o.Faults.has(FaultDestroyDropsBlocks) {
-			segments = append(segments, ownSegments(s, gone)...)
-		}
-		e.GoneSegments, e.GoneSets = segments, sets
-		return e
-	})
+	segments, sets, err := v.commitGone(why, catalog.Edit{GoneVersions: gone, Versions: put})
 	if err != nil {
 		return err
 	}
-	return v.settle(segments, sets)
+	if err := v.switchNewest(segments); err != nil {
+		return err
+	}
+	v.removeNumbered(segments, sets)
+	return nil
+}
+
+// commitGone commits the edit and what it makes garbage. Segments of the open
+// interval are marks too: before they may go, a checkpoint has to take their
+// place, in the same record.
+func (v *Volume) commitGone(why string, e catalog.Edit) (segments, sets []uint64, err error) {
+	v.persist.Lock()
+	defer v.persist.Unlock()
+	st := v.state()
+	after := st.After(e)
+	segments, sets = after.Garbage()
+	if v.o.Faults.has(FaultDestroyDropsBlocks) {
+		segments = append(segments, ownSegments(st, e.GoneVersions)...)
+	}
+	e.GoneSegments, e.GoneSets = segments, sets
+	checkpoint := uint64(0)
+	if len(after.Versions) > 0 && marksIn(st, segments) {
+		checkpoint = v.newID()
+		if err := v.writeSet(checkpoint, v.rotate()); err != nil {
+			return nil, nil, err
+		}
+	}
+	err = v.commit(why, func(_ *catalog.State, h *catalog.Head) catalog.Edit {
+		if checkpoint != 0 {
+			h.Checkpoint, h.Epoch = checkpoint, v.epoch-1
+		}
+		return e
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	if v.current != nil && slices.Contains(segments, v.current.rec.ID) {
+		v.current = nil
+	}
+	if checkpoint != 0 {
+		v.dropOldMarks()
+		v.remove(numbered(setPrefix, st.Head.Checkpoint))
+	}
+	return segments, sets, nil
+}
+
+// marksIn reports whether one of the segments may hold the only mark of a write in
+// the open interval.
+func marksIn(st *catalog.State, ids []uint64) bool {
+	for _, g := range st.Segments {
+		if g.Interval >= st.Head.Interval && slices.Contains(ids, g.ID) {
+			return true
+		}
+	}
+	return false
+}
+
+// removeNumbered unlinks segments with their indexes, and change sets.
+func (v *Volume) removeNumbered(segments, sets []uint64) {
+	for _, id := range segments {
+		v.remove(numbered(segPrefix, id), numbered(indexPrefix, id))
+	}
+	for _, id := range sets {
+		v.remove(numbered(setPrefix, id))
+	}
 }
 
 // doom ends the readers of versions that go, and keeps new ones away until undoom.
@@ -108,13 +163,7 @@ func (v *Volume) undoom() {
 
 // unlinkEarly is FaultUnlinkBeforeCommit.
 func (v *Volume) unlinkEarly(gone []string) {
-	segments, sets := v.state().After(catalog.Edit{GoneVersions: gone}).Garbage()
-	for _, id := range segments {
-		v.remove(numbered(segPrefix, id), numbered(indexPrefix, id))
-	}
-	for _, id := range sets {
-		v.remove(numbered(setPrefix, id))
-	}
+	v.removeNumbered(v.state().After(catalog.Edit{GoneVersions: gone}).Garbage())
 }
 
 // ownSegments is what FaultDestroyDropsBlocks drops: the segments that were
@@ -135,29 +184,13 @@ func ownSegments(s *catalog.State, gone []string) []uint64 {
 	return ids
 }
 
-// settle brings what writes see in line with the catalog after versions went, and
-// removes files. Before it, writes only preserve more than they need.
-func (v *Volume) settle(segments, sets []uint64) error {
-	if err := v.switchNewest(segments); err != nil {
-		return err
-	}
-	for _, id := range segments {
-		v.remove(numbered(segPrefix, id), numbered(indexPrefix, id))
-	}
-	for _, id := range sets {
-		v.remove(numbered(setPrefix, id))
-	}
-	return nil
-}
-
+// switchNewest brings what writes see in line with the catalog after versions
+// went. Before it, writes only preserve more than they need.
 func (v *Volume) switchNewest(segments []uint64) error {
 	v.gate.Lock()
 	defer v.gate.Unlock()
 	v.persist.Lock()
 	defer v.persist.Unlock()
-	if v.current != nil && slices.Contains(segments, v.current.rec.ID) {
-		v.current = nil
-	}
 	if err := v.stack.drop(segments); err != nil {
 		v.o.Log.Warn("cannot close a segment", "volume", v.o.Name, "error", err)
 	}

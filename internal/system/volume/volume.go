@@ -336,7 +336,7 @@ func (v *Volume) Close() error {
 // it without looking at marks.
 func (v *Volume) stopCleanly() error {
 	if !v.active.Load() {
-		return nil
+		return nil // nothing was written
 	}
 	if err := v.flush(); err != nil {
 		return err

@@ -95,6 +95,9 @@ func (v *Volume) change(off, length int64, zeroes bool, apply func() error) erro
 	if err := v.inRange(off, length); err != nil {
 		return err
 	}
+	if err := v.activate(); err != nil {
+		return err
+	}
 	r := blocksOf(off, length)
 	v.claim(r)
 	defer v.unclaim(r)
