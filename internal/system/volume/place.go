@@ -24,6 +24,7 @@ type PlaceOptions struct {
 	Dial       func(ctx context.Context, socket string) (*cairn.Endpoint, error)
 	FileSystem func(dir string) (string, error) // names a folder's file system; nil asks the kernel
 	Volume     Options                          // for every volume; Name is set by the place
+	Each       func(name string, o *Options)    // changes Volume for one of them; may be nil
 	Log        *slog.Logger
 }
 
@@ -140,6 +141,9 @@ func (p *Place) open(ctx context.Context, name string) (*Volume, error) {
 		return nil, failed("open volume", name, errors.Join(err, lock.Close()))
 	}
 	o := p.o.Volume
+	if p.o.Each != nil {
+		p.o.Each(name, &o)
+	}
 	o.Name = name
 	v, err := Open(ctx, fsys, o)
 	if err != nil {
@@ -152,7 +156,20 @@ func (p *Place) open(ctx context.Context, name string) (*Volume, error) {
 // Create makes a volume with a sparse head of its own. The owner is the file or
 // command that makes it.
 func (p *Place) Create(ctx context.Context, name string, size int64, owner string) error {
-	return p.make(ctx, name, "", CreateOptions{Size: size, Owner: owner})
+	return p.CreateIn(ctx, name, size, "", owner)
+}
+
+// CreateIn is Create with the store in a folder that is made or empty; without one
+// it lies in the registry.
+func (p *Place) CreateIn(ctx context.Context, name string, size int64, store, owner string) error {
+	if store != "" {
+		abs, err := filepath.Abs(store)
+		if err != nil {
+			return failed("make volume", name, err)
+		}
+		store = abs
+	}
+	return p.make(ctx, name, store, CreateOptions{Size: size, Owner: owner})
 }
 
 // Adopt makes a volume of an existing file or device, in place. The store is a
