@@ -114,6 +114,9 @@ func (p *Place) Open(ctx context.Context, name string) (*Volume, error) {
 }
 
 func (p *Place) open(ctx context.Context, name string) (*Volume, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, failed("open volume", name, err)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {

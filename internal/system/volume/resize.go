@@ -13,7 +13,10 @@ import (
 func (v *Volume) Resize(ctx context.Context, size int64) error {
 	v.admin.Lock()
 	defer v.admin.Unlock()
-	err := v.mayResize(size)
+	err := ctx.Err()
+	if err == nil {
+		err = v.mayResize(size)
+	}
 	if err == nil {
 		err = v.resize(ctx, size)
 	}

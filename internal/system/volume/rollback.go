@@ -17,7 +17,10 @@ import (
 func (v *Volume) Rollback(ctx context.Context, to cairn.VersionID, destroyNewer bool) error {
 	v.admin.Lock()
 	defer v.admin.Unlock()
-	err := v.mayRollBack(to)
+	err := ctx.Err()
+	if err == nil {
+		err = v.mayRollBack(to)
+	}
 	if err == nil {
 		err = v.beginRollback(to, destroyNewer)
 	}
@@ -65,8 +68,10 @@ func (v *Volume) beginRollback(to cairn.VersionID, destroyNewer bool) error {
 			return &cairn.Error{Op: "roll back", Subject: to.Name, Kind: cairn.KindConflict, Err: fmt.Errorf("%s is newer", r.Name),
 				Hint: "ask for newer versions to be destroyed, or destroy them first"}
 		}
-		if err := v.mayDestroy(st, r, r.ID()); err != nil {
+		if heir, err := v.mayDestroy(st, r, r.ID()); err != nil {
 			return err
+		} else if len(heir) > 0 {
+			return &cairn.Error{Op: "give up", Subject: r.Name, Kind: cairn.KindBusy, Err: fmt.Errorf("a job's cursor stands on it"), Hint: "release the lease"}
 		}
 		gone = append(gone, r.Name)
 	}

@@ -24,7 +24,7 @@ func (v *Volume) makeRoom() bool {
 		}
 		before := len(st.Segments)
 		v.o.Log.Warn("no room: the oldest snapshot is given up and becomes a bookmark", "volume", v.o.Name, "snapshot", oldest.Name)
-		if err := v.giveUp("no room", []string{oldest.Name}, []catalog.Version{asBookmark(st, oldest)}); err != nil {
+		if err := v.giveUp("no room", catalog.Edit{GoneVersions: []string{oldest.Name}, Versions: []catalog.Version{asBookmark(st, oldest)}}); err != nil {
 			v.o.Log.Error("cannot give up a snapshot", "volume", v.o.Name, "snapshot", oldest.Name, "error", err)
 			return false
 		}

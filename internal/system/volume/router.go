@@ -42,7 +42,7 @@ func (r *router) with(ctx context.Context, dataset string, f func(*cairn.Endpoin
 func (r *router) List(ctx context.Context, q cairn.Query) iter.Seq2[*cairn.Listing, error] {
 	return func(yield func(*cairn.Listing, error) bool) {
 		names, err := r.p.registry.names()
-		if err != nil {
+		if err = errors.Join(ctx.Err(), err); err != nil {
 			yield(nil, failed("list", r.p.o.Dir, err))
 			return
 		}

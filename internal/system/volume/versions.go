@@ -24,52 +24,81 @@ func (v *Volume) Destroy(ctx context.Context, ids []cairn.VersionID) ([]error, e
 	}
 	st := v.state()
 	results := make([]error, len(ids))
-	var gone []string
+	var e catalog.Edit
 	for i, id := range ids {
-		if r, found := st.Find(id.Name); !found {
+		r, found := st.Find(id.Name)
+		if !found {
 			continue
-		} else if err := v.mayDestroy(st, r, id); err != nil {
+		}
+		heir, err := v.mayDestroy(st, r, id)
+		if err != nil {
 			results[i] = failed("destroy", v.o.Name+id.Name, err)
 			continue
 		}
-		gone = append(gone, id.Name)
+		step := catalog.Edit{GoneVersions: []string{id.Name}, Versions: heir}
+		e.GoneVersions = append(e.GoneVersions, id.Name)
+		e.Versions = append(e.Versions, heir...)
+		st = st.After(step)
 	}
-	if len(gone) == 0 {
+	if len(e.GoneVersions) == 0 {
 		return results, nil
 	}
-	return results, failed("destroy", v.o.Name, v.giveUp("destroy", gone, nil))
+	e.Versions = slices.DeleteFunc(e.Versions, func(r catalog.Version) bool { return slices.Contains(e.GoneVersions, r.Name) })
+	return results, failed("destroy", v.o.Name, v.giveUp("destroy", e))
 }
 
-func (v *Volume) mayDestroy(st *catalog.State, r catalog.Version, id cairn.VersionID) error {
+// mayDestroy refuses what is relied on. A cursor's lease is content with a bookmark
+// of the same GUID: heir is that bookmark with the lease.
+func (v *Volume) mayDestroy(st *catalog.State, r catalog.Version, id cairn.VersionID) (heir []catalog.Version, err error) {
 	if _, err := find(st, id); err != nil {
-		return err
+		return nil, err
 	}
 	for _, l := range r.Leases {
-		return &cairn.Error{Op: "give up", Subject: r.Name, Kind: cairn.KindBusy, Err: fmt.Errorf("leased by %s (%v)", l.Owner, l.Purpose),
-			Hint: "wait for the step, or release the lease"}
+		twin, ok := bookmarkOf(st, r)
+		if l.Purpose != cairn.PurposeCursor || !ok {
+			return nil, &cairn.Error{Op: "give up", Subject: r.Name, Kind: cairn.KindBusy, Err: fmt.Errorf("leased by %s (%v)", l.Owner, l.Purpose),
+				Hint: "wait for the step, or release the lease"}
+		}
+		if len(heir) == 0 {
+			heir = []catalog.Version{twin}
+			heir[0].Leases = slices.Clone(twin.Leases)
+		}
+		if !slices.Contains(heir[0].Leases, l) {
+			heir[0].Leases = append(heir[0].Leases, l)
+		}
 	}
 	if v.reading(r.Name) {
-		return &cairn.Error{Op: "give up", Subject: r.Name, Kind: cairn.KindBusy, Err: errors.New("it is being read")}
+		return nil, &cairn.Error{Op: "give up", Subject: r.Name, Kind: cairn.KindBusy, Err: errors.New("it is being read")}
 	}
 	if rc := st.Head.Receiving; rc != nil && r.ID() == rc.From {
-		return &cairn.Error{Op: "give up", Subject: r.Name, Kind: cairn.KindBusy, Err: fmt.Errorf("a receive of %s stands on it", rc.To.Name),
+		return nil, &cairn.Error{Op: "give up", Subject: r.Name, Kind: cairn.KindBusy, Err: fmt.Errorf("a receive of %s stands on it", rc.To.Name),
 			Hint: "finish or abort the receive"}
 	}
-	return nil
+	return heir, nil
+}
+
+// bookmarkOf finds another version, a bookmark, with the GUID of r.
+func bookmarkOf(st *catalog.State, r catalog.Version) (catalog.Version, bool) {
+	for _, b := range st.Versions {
+		if b.GUID == r.GUID && b.Name != r.Name && b.ID().IsBookmark() {
+			return b, true
+		}
+	}
+	return catalog.Version{}, false
 }
 
 // giveUp removes versions (and puts others in their place) in one record, then
 // what nothing needs any more. Callers hold admin and have asked mayDestroy.
-func (v *Volume) giveUp(why string, gone []string, put []catalog.Version) error {
+func (v *Volume) giveUp(why string, e catalog.Edit) error {
 	if err := v.activate(); err != nil {
 		return err
 	}
 	if v.o.Faults.has(FaultUnlinkBeforeCommit) {
-		v.unlinkEarly(gone)
+		v.unlinkEarly(e)
 	}
-	v.doom(gone)
+	v.doom(e.GoneVersions)
 	defer v.undoom()
-	segments, sets, err := v.commitGone(why, catalog.Edit{GoneVersions: gone, Versions: put})
+	segments, sets, err := v.commitGone(why, e)
 	if err != nil {
 		return err
 	}
@@ -162,8 +191,8 @@ func (v *Volume) undoom() {
 }
 
 // unlinkEarly is FaultUnlinkBeforeCommit.
-func (v *Volume) unlinkEarly(gone []string) {
-	v.removeNumbered(v.state().After(catalog.Edit{GoneVersions: gone}).Garbage())
+func (v *Volume) unlinkEarly(e catalog.Edit) {
+	v.removeNumbered(v.state().After(e).Garbage())
 }
 
 // ownSegments is what FaultDestroyDropsBlocks drops: the segments that were
@@ -257,12 +286,21 @@ func (v *Volume) bookmark(of cairn.VersionID, name string, degrade bool) (catalo
 	rec := snap
 	rec.Name, rec.Damaged, rec.Leases = name, false, mark.Leases
 	if !degrade {
-		return rec, v.giveUp("bookmark "+name, nil, []catalog.Version{rec})
+		return rec, v.giveUp("bookmark "+name, catalog.Edit{Versions: []catalog.Version{rec}})
 	}
-	if err := v.mayDestroy(st, snap, of); err != nil {
+	st = st.After(catalog.Edit{Versions: []catalog.Version{rec}})
+	heir, err := v.mayDestroy(st, snap, of)
+	if err != nil {
 		return mark, err
 	}
-	return rec, v.giveUp("degrade "+snap.Name, []string{snap.Name}, []catalog.Version{rec})
+	e := catalog.Edit{GoneVersions: []string{snap.Name}, Versions: []catalog.Version{rec}}
+	for _, h := range heir {
+		if h.Name == rec.Name {
+			e.Versions, rec = nil, h
+		}
+		e.Versions = append(e.Versions, h)
+	}
+	return rec, v.giveUp("degrade "+snap.Name, e)
 }
 
 // SetLease makes the named set hold exactly the versions.

@@ -1,0 +1,264 @@
+package volume_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"cairn"
+	"cairn/internal/system/volume"
+	"cairn/internal/testkit/endpointtest"
+	"cairn/internal/work/check"
+)
+
+func openPlace(t *testing.T, o volume.PlaceOptions) *volume.Place {
+	t.Helper()
+	if o.Dir == "" {
+		o.Dir = t.TempDir()
+	}
+	p, err := volume.OpenPlace(ctx, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
+func create(t *testing.T, p *volume.Place, name string, size int64) {
+	t.Helper()
+	if err := p.Create(ctx, name, size, "test"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func put(p *volume.Place) func(context.Context, string, int64, []byte) error {
+	return func(ctx context.Context, name string, off int64, b []byte) error {
+		d, err := p.Device(ctx, name)
+		if err != nil {
+			return err
+		}
+		return errors.Join(d.WriteAt(ctx, b, off, 0), d.Flush(ctx), d.Close())
+	}
+}
+
+func TestPlaceConforms(t *testing.T) {
+	p := openPlace(t, volume.PlaceOptions{})
+	endpointtest.Run(t, check.Fixture{Endpoint: p.Endpoint(), Remove: p.DestroyVolume, Write: put(p),
+		Create: func(ctx context.Context, name string, size int64) error { return p.Create(ctx, name, size, "test") }}, endpointtest.Options{Offered: true})
+}
+
+func listNames(t *testing.T, ep *cairn.Endpoint) []string {
+	t.Helper()
+	var names []string
+	for l, err := range ep.Lister.List(ctx, cairn.Query{Filter: cairn.All, Want: cairn.Want{Versions: true}}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, l.Dataset.Name)
+	}
+	return names
+}
+
+func TestPlaceHoldsNestedNames(t *testing.T) {
+	dir := t.TempDir()
+	p := openPlace(t, volume.PlaceOptions{Dir: dir})
+	for _, name := range []string{"a/b", "a", "a b/c.d", "A"} {
+		create(t, p, name, 1<<20)
+	}
+	if err := p.Create(ctx, "a", 1<<20, ""); !errors.Is(err, cairn.KindExists) {
+		t.Errorf("second a: %v", err)
+	}
+	for _, bad := range []string{"../x", "a/../b", "", "a+b"} {
+		if err := p.Create(ctx, bad, 1<<20, ""); !errors.Is(err, cairn.KindInvalid) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+	if got := listNames(t, p.Endpoint()); !slices.Equal(got, []string{"A", "a", "a b/c.d", "a/b"}) {
+		t.Errorf("names %q", got)
+	}
+	if err := p.Endpoint().Renames.Rename(ctx, "a", "z/y"); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.DestroyVolume(ctx, "a b/c.d"); err != nil {
+		t.Fatal(err)
+	}
+	if got := listNames(t, p.Endpoint()); !slices.Equal(got, []string{"A", "a/b", "z/y"}) {
+		t.Errorf("names %q", got)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "a b")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("an empty folder stays behind: %v", err)
+	}
+}
+
+func TestOneProcessHostsAVolume(t *testing.T) {
+	dir := t.TempDir()
+	first := openPlace(t, volume.PlaceOptions{Dir: dir, Socket: "/run/first"})
+	create(t, first, "db", 1<<20)
+	if _, err := first.Open(ctx, "db"); err != nil {
+		t.Fatal(err)
+	}
+	dialled := ""
+	second := openPlace(t, volume.PlaceOptions{Dir: dir, Dial: func(_ context.Context, socket string) (*cairn.Endpoint, error) {
+		dialled = socket
+		ep := first.Endpoint()
+		return ep, nil
+	}})
+	if _, err := second.Device(ctx, "db"); !errors.Is(err, cairn.KindBusy) {
+		t.Errorf("device of a hosted volume: %v", err)
+	}
+	if got := listNames(t, second.Endpoint()); !slices.Equal(got, []string{"db"}) || dialled != "/run/first" {
+		t.Errorf("listing %q through %q", got, dialled)
+	}
+	alone := openPlace(t, volume.PlaceOptions{Dir: dir})
+	_, err := alone.Endpoint().Snapshots.Snapshot(ctx, "@a", []string{"db"}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := alone.Endpoint().Snapshots.Snapshot(ctx, "@a", []string{"db"}, false); !errors.Is(got[0].Err, cairn.KindBusy) {
+		t.Errorf("without a way to the host: %v", got[0].Err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := alone.Open(ctx, "db"); err != nil {
+		t.Errorf("after the host ended: %v", err)
+	}
+}
+
+func TestStoreOnUnfitFileSystemIsRefused(t *testing.T) {
+	for _, bad := range []string{"tmpfs", "nfs", "overlay"} {
+		p := openPlace(t, volume.PlaceOptions{FileSystem: func(string) (string, error) { return bad, nil }})
+		err := p.Create(ctx, "db", 1<<20, "")
+		if !errors.Is(err, cairn.KindUnsupported) || cairn.HintOf(errors.Unwrap(err)) == "" {
+			t.Errorf("%s: %v", bad, err)
+		}
+		if got := listNames(t, p.Endpoint()); len(got) != 0 {
+			t.Errorf("%s: left %q behind", bad, got)
+		}
+	}
+}
+
+func originFile(t *testing.T, p []byte) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "disk.img")
+	if err := os.WriteFile(path, p, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestAdoptedHeadStaysPlainAndIsReleased(t *testing.T) {
+	p := openPlace(t, volume.PlaceOptions{})
+	origin, store := originFile(t, fill(1, 10*4096+512)), filepath.Join(t.TempDir(), "store")
+	if err := p.Adopt(ctx, "db", origin, store, "cairn.yml"); err != nil {
+		t.Fatal(err)
+	}
+	got, err := p.Endpoint().Snapshots.Snapshot(ctx, "@a", []string{"db"}, false)
+	if err != nil || got[0].Err != nil {
+		t.Fatal(err, got[0].Err)
+	}
+	if err := put(p)(ctx, "db", 8*4096, fill(2, 2*4096+512)); err != nil {
+		t.Fatal(err)
+	}
+	v, err := p.Open(ctx, "db")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(readAll(t, v, got[0].Version.VersionID), fill(1, 10*4096+512)) || v.Owner() != "cairn.yml" {
+		t.Error("the snapshot, with its short tail, is not what the origin was")
+	}
+	if err := p.Release(ctx, "db"); err != nil {
+		t.Fatal(err)
+	}
+	plain, err := os.ReadFile(origin)
+	if err != nil || !bytes.Equal(plain, append(fill(1, 8*4096), fill(2, 2*4096+512)...)) {
+		t.Errorf("the origin is not plain: %v", err)
+	}
+	if _, err := os.Stat(store); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the store stays behind: %v", err)
+	}
+	create(t, p, "own", 1<<20)
+	if err := p.Release(ctx, "own"); !errors.Is(err, cairn.KindInvalid) {
+		t.Errorf("release of a head in its store: %v", err)
+	}
+}
+
+func reopen(t *testing.T, p *volume.Place, dir string) *volume.Place {
+	t.Helper()
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return openPlace(t, volume.PlaceOptions{Dir: dir})
+}
+
+func TestForeignWritesMakeAnOriginUnverified(t *testing.T) {
+	dir := t.TempDir()
+	p := openPlace(t, volume.PlaceOptions{Dir: dir})
+	origin := originFile(t, fill(1, 1<<20))
+	if err := p.Adopt(ctx, "db", origin, "", ""); err != nil {
+		t.Fatal(err)
+	}
+	snapshot := func(p *volume.Place, name string) (cairn.Version, error) {
+		got, err := p.Endpoint().Snapshots.Snapshot(ctx, name, []string{"db"}, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got[0].Version, got[0].Err
+	}
+	a, err := snapshot(p, "@a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p = reopen(t, p, dir)
+	if _, err := snapshot(p, "@b"); err != nil {
+		t.Fatalf("untouched origin: %v", err)
+	}
+	p = reopen(t, p, dir)
+	f, err := os.OpenFile(origin, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt(fill(9, 4096), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := snapshot(p, "@c"); !errors.Is(err, cairn.KindUnverified) || cairn.HintOf(err) == "" {
+		t.Fatalf("after a foreign write: %v", err)
+	}
+	v, err := p.Open(ctx, "db")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := v.MarkDirty(ctx); err != nil {
+		t.Fatal(err)
+	}
+	c, err := snapshot(p, "@c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := changed(t, v, a.VersionID, c.VersionID); len(got) != 256 {
+		t.Errorf("%d blocks count as changed, want all", len(got))
+	}
+	p = reopen(t, p, dir)
+	if err := os.Truncate(origin, 1<<19); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Open(ctx, "db"); !errors.Is(err, cairn.KindUnverified) {
+		t.Errorf("shrunk origin: %v", err)
+	}
+	for l, err := range p.Endpoint().Lister.List(ctx, cairn.Query{Filter: cairn.All}) {
+		if err != nil || l.Dataset.State != cairn.StateUnverified || l.Dataset.Why == "" {
+			t.Errorf("listed as %+v, %v", l.Dataset, err)
+		}
+	}
+}
