@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -72,15 +74,56 @@ func TestVanishedClient(t *testing.T) {
 	if len(d.written) != 0 {
 		t.Error("half a write reached the device")
 	}
-	c := s.dial(nbdclient.Options{Export: "db"})
-	go c.Flush(t.Context())
-	time.Sleep(20 * time.Millisecond)
-	c.Abandon()
-	select {
-	case <-ended:
-	case <-time.After(10 * time.Second):
-		t.Error("a vanished client's request goes on")
+	for name, request := range map[string]func(*nbdclient.Client) error{
+		"flush": func(c *nbdclient.Client) error { return c.Flush(t.Context()) },
+		"read":  func(c *nbdclient.Client) error { return c.ReadAt(t.Context(), make([]byte, 512), 0) },
+	} {
+		c := s.dial(nbdclient.Options{Export: "db"})
+		go request(c)
+		time.Sleep(20 * time.Millisecond)
+		c.Abandon()
+		select {
+		case <-ended:
+		case <-time.After(10 * time.Second):
+			t.Errorf("a vanished client's %s goes on", name)
+		}
 	}
+}
+
+// Requests that hang, of a kind that was fast so far, hold up no others.
+func TestHangingRequestsHoldUpNobody(t *testing.T) {
+	d := newDevice(1<<20, 512)
+	release := make(chan struct{})
+	var hang atomic.Bool
+	d.wait = func(ctx context.Context, write bool) {
+		if write && hang.Load() {
+			<-release
+		}
+	}
+	c := serve(t, heads(d), func(o *nbd.Options) { o.Workers = 4 }).dial(nbdclient.Options{Export: "db"})
+	for range 100 {
+		if err := c.WriteAt(t.Context(), make([]byte, 512), 0, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hang.Store(true)
+	var writes sync.WaitGroup
+	for i := range int64(3) {
+		writes.Go(func() {
+			if err := c.WriteAt(t.Context(), make([]byte, 512), i*512, false); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	time.Sleep(20 * time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := c.ReadAt(ctx, make([]byte, 512), 4096); err != nil {
+		t.Errorf("a read beside hanging writes: %v", err)
+	}
+	hang.Store(false)
+	close(release)
+	writes.Wait()
 }
 
 // Requests that run when the client says goodbye are finished and answered.

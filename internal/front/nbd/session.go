@@ -21,9 +21,14 @@ const maxDrain = 2 * MaxPayload
 // Below it a change of goroutine costs more than it gains.
 const slowAfter = 100 * time.Microsecond
 
-// session is the transmission phase of one connection. One goroutine reads
-// requests and executes those of fast kinds itself; the others run in workers, so
-// that writes which wait for a group commit wait together.
+// patience is how long a request of a fast kind may take before somebody else
+// goes on reading in its place: a device that hangs must neither hide the client's
+// goodbye nor hold up its other requests.
+const patience = 2 * time.Millisecond
+
+// session is the transmission phase of one connection. One goroutine at a time is
+// its leader: it reads requests and executes those of fast kinds itself; the others
+// run in workers, so that writes which wait for a group commit wait together.
 type session struct {
 	*conn
 	export   *Export
@@ -32,8 +37,9 @@ type session struct {
 	out      *replies
 
 	mem     *budget
-	slots   chan struct{} // one per running worker
-	workers sync.WaitGroup
+	slots   chan struct{}  // one per running worker
+	workers sync.WaitGroup // workers and leaders
+	result  chan error     // of the last leader
 	reads   pace
 	writes  pace
 }
@@ -42,14 +48,15 @@ func newSession(c *conn, n *negotiation) *session {
 	return &session{
 		conn: c, export: n.export, device: n.export.Device, contexts: statusContexts(n.export, n.contexts),
 		out: newReplies(c.Conn, n.structured),
-		mem: newBudget(MaxPayload), slots: make(chan struct{}, c.o.Workers),
+		mem: newBudget(MaxPayload), slots: make(chan struct{}, c.o.Workers), result: make(chan error, 1),
 	}
 }
 
 // run serves requests until the client disconnects, which lets running requests
 // finish, or until anything else ends the connection, which cancels them.
 func (s *session) run(ctx context.Context, cancel func()) error {
-	err := s.loop(ctx)
+	s.workers.Go(func() { s.lead(ctx) })
+	err := <-s.result
 	if err != nil {
 		cancel()
 	}
@@ -57,7 +64,23 @@ func (s *session) run(ctx context.Context, cancel func()) error {
 	return errors.Join(err, s.out.flush())
 }
 
-func (s *session) loop(ctx context.Context) error {
+// errSucceeded ends a leader that has lost its place.
+var errSucceeded = errors.New("another goroutine reads on")
+
+// lead reads requests until the connection ends or a successor has taken over.
+func (s *session) lead(ctx context.Context) {
+	successor := time.AfterFunc(time.Hour, func() {
+		defer s.workers.Done()
+		s.slots <- struct{}{} // of the request that is still running
+		s.lead(ctx)
+	})
+	successor.Stop()
+	if err := s.loop(ctx, successor); !errors.Is(err, errSucceeded) {
+		s.result <- err
+	}
+}
+
+func (s *session) loop(ctx context.Context, successor *time.Timer) error {
 	for {
 		if s.r.Buffered() < nbdproto.RequestSize {
 			if err := s.out.flush(); err != nil {
@@ -78,7 +101,7 @@ func (s *session) loop(ctx context.Context) error {
 		if q.Type == nbdproto.CmdDisc {
 			return nil
 		}
-		if err := s.accept(ctx, q); err != nil {
+		if err := s.accept(ctx, successor, q); err != nil {
 			return err
 		}
 	}
@@ -86,7 +109,7 @@ func (s *session) loop(ctx context.Context) error {
 
 // accept checks one request, reads its data and has it executed. An error ends
 // the connection.
-func (s *session) accept(ctx context.Context, q nbdproto.Request) error {
+func (s *session) accept(ctx context.Context, successor *time.Timer, q nbdproto.Request) error {
 	if err := s.check(q); err != nil {
 		if q.Type == nbdproto.CmdWrite {
 			if q.Length > maxDrain {
@@ -112,7 +135,7 @@ func (s *session) accept(ctx context.Context, q nbdproto.Request) error {
 			return err
 		}
 	}
-	return s.dispatch(ctx, q, buf)
+	return s.dispatch(ctx, successor, q, buf)
 }
 
 // bufferFor is the request buffer that a checked request needs, in bytes.
@@ -158,10 +181,9 @@ func (s *session) release(buf []byte) {
 }
 
 // dispatch executes the request here or in a worker.
-func (s *session) dispatch(ctx context.Context, q nbdproto.Request, buf []byte) error {
+func (s *session) dispatch(ctx context.Context, successor *time.Timer, q nbdproto.Request, buf []byte) error {
 	if q.Type == nbdproto.CmdRead && !s.reads.slow() || q.Type == nbdproto.CmdWrite && !s.writes.slow() {
-		s.execute(ctx, q, buf, true)
-		return nil
+		return s.inline(ctx, successor, q, buf)
 	}
 	select {
 	case s.slots <- struct{}{}:
@@ -182,6 +204,23 @@ func (s *session) dispatch(ctx context.Context, q nbdproto.Request, buf []byte) 
 		s.execute(ctx, q, buf, false)
 	})
 	return nil
+}
+
+// inline executes a request in the leader, unless it takes so long that a
+// successor leads on; the leader then ends.
+func (s *session) inline(ctx context.Context, successor *time.Timer, q nbdproto.Request, buf []byte) error {
+	s.workers.Add(1) // for the successor, while it may come
+	successor.Reset(patience)
+	s.execute(ctx, q, buf, true)
+	if successor.Stop() {
+		s.workers.Done()
+		return nil
+	}
+	<-s.slots
+	if err := s.out.flush(); err != nil { // nobody may be on the way to do it
+		s.log.Debug("cannot answer an NBD client", "err", err)
+	}
+	return errSucceeded
 }
 
 // execute carries out one request and answers it.
