@@ -1,0 +1,13 @@
+// Command cairn captures, replicates, prunes and restores versions of block
+// volumes; see docs/guide/commands.md.
+package main
+
+import (
+	"os"
+
+	"cairn/internal/app/cli"
+)
+
+func main() {
+	os.Exit(cli.Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}

@@ -1,0 +1,552 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"cairn"
+	"cairn/internal/app/daemon"
+	"cairn/internal/mech/watchdog"
+	"cairn/internal/system/tape"
+	"cairn/internal/system/tape/drive"
+	"cairn/ltfs"
+)
+
+// tapeCommand groups what works on an LTFS tape without mounting it.
+func (p *program) tapeCommand() *cobra.Command {
+	return family(groupTape, "tape", "Format, read, write and check LTFS tapes", "  cairn tape info ./TAPE1",
+		p.tapeFormatCommand(), p.tapeInfoCommand(), p.tapeLsCommand(), p.tapePutCommand(), p.tapeExtractCommand(),
+		p.tapeHistoryCommand(), p.tapeRollbackCommand(), p.tapeCheckCommand(), p.tapeIndexCommand())
+}
+
+const driveHelp = "DRIVE is a folder of records, the form in which LTFS tools keep a tape without a drive."
+
+// creator is what an index says of who wrote it and why.
+func creator(reason string) string {
+	return "Cairn " + daemon.Version + " - Linux - cairn - " + reason
+}
+
+// withTape opens the tape on a drive, calls use, and closes it.
+func withTape(ctx context.Context, name string, write bool, use func(*tape.Tape) error) error {
+	d, err := drive.OpenFolder(name, drive.FolderOptions{ReadOnly: !write})
+	if err != nil {
+		return err
+	}
+	t, err := tape.Open(ctx, d, name)
+	if err != nil {
+		return errors.Join(err, d.Close())
+	}
+	err = use(t)
+	if closing := t.Close(); err == nil {
+		return closing
+	}
+	return err
+}
+
+func (p *program) tapeFormatCommand() *cobra.Command {
+	var name, barcode, blocks, rules string
+	var ask consent
+	cmd := &cobra.Command{
+		Use:     "format DRIVE",
+		Short:   "Make an empty LTFS volume; what the tape held is lost",
+		Long:    "Makes an empty LTFS volume (format 2.4). " + driveHelp + " A folder that does not exist is made.",
+		Example: "  cairn tape format ./TAPE1 --name 'Records 2026' --barcode REC026",
+		Args:    cobra.ExactArgs(1),
+		RunE: run(func(ctx context.Context, _ *cobra.Command, args []string) error {
+			o := tape.FormatOptions{Name: name, Barcode: barcode, Creator: creator("Format"), Now: time.Now(), Application: daemon.Version}
+			if blocks != "" {
+				n, err := parseSize(blocks)
+				if err != nil {
+					return err
+				}
+				o.BlockSize = uint64(n)
+			}
+			if rules != "" {
+				policy, err := ltfs.ParsePolicy(rules)
+				if err != nil {
+					return invalid("use placement rules", strconv.Quote(rules), "", err)
+				}
+				o.Policy = policy
+			}
+			return p.formatTape(ctx, args[0], o, ask)
+		}),
+	}
+	cmd.Flags().StringVar(&name, "name", "", "`NAME` of the volume")
+	cmd.Flags().StringVar(&barcode, "barcode", "", "six capital letters and digits")
+	cmd.Flags().StringVar(&blocks, "block-size", "", "`SIZE` of a record (default 512KiB)")
+	cmd.Flags().StringVar(&rules, "rules", "", "which files belong to the index partition, as `size=1M/name=*.txt`")
+	ask.flags(cmd)
+	return cmd
+}
+
+func (p *program) formatTape(ctx context.Context, name string, o tape.FormatOptions, ask consent) error {
+	entries, err := os.ReadDir(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), err == nil && len(entries) == 0:
+		if ask.dryRun {
+			return p.printf("would make a tape in the new folder %s\n", name)
+		}
+		d, err := drive.CreateFolder(name, drive.FolderOptions{})
+		if err != nil {
+			return err
+		}
+		return p.finishFormat(ctx, d, name, o)
+	case err != nil:
+		return &cairn.Error{Op: "format tape", Subject: name, Kind: cairn.KindIO, Err: err}
+	}
+	d, err := drive.OpenFolder(name, drive.FolderOptions{})
+	if err != nil {
+		return err
+	}
+	if ok, err := p.agree(ask, "format tape", name, "destroy everything on the tape "+name); err != nil || !ok {
+		return err
+	}
+	return p.finishFormat(ctx, d, name, o)
+}
+
+func (p *program) finishFormat(ctx context.Context, d drive.Drive, name string, o tape.FormatOptions) error {
+	t, err := tape.Format(ctx, d, name, o)
+	if err != nil {
+		return errors.Join(err, d.Close())
+	}
+	if err := t.Close(); err != nil {
+		return err
+	}
+	return p.printf("formatted %s: volume %s, generation 1\n", name, t.Label().VolumeUUID)
+}
+
+// tapeInfo is what `tape info` tells.
+type tapeInfo struct {
+	Drive      string    `json:"drive"`
+	Name       string    `json:"name"`
+	Barcode    string    `json:"barcode,omitempty"`
+	UUID       string    `json:"uuid"`
+	Format     string    `json:"format"`
+	BlockSize  uint64    `json:"block_size"`
+	Generation uint64    `json:"generation"`
+	Written    time.Time `json:"written"`
+	Creator    string    `json:"creator"`
+	Lock       string    `json:"lock"`
+	Files      int       `json:"files"`
+	Bytes      uint64    `json:"bytes"`
+	Total      int64     `json:"total_bytes"`
+	Remaining  int64     `json:"remaining_bytes"`
+	Problems   []string  `json:"problems"`
+}
+
+func describeTape(ctx context.Context, name string, t *tape.Tape) (tapeInfo, error) {
+	ix, label := t.Index(), t.Label()
+	room, err := t.Capacity(ctx)
+	if err != nil {
+		return tapeInfo{}, err
+	}
+	info := tapeInfo{Drive: name, Name: ix.Root.Name, Barcode: t.Barcode(), UUID: label.VolumeUUID, Format: label.Version, BlockSize: label.BlockSize,
+		Generation: ix.Generation, Written: ix.UpdateTime.Time(), Creator: ix.Creator, Lock: ix.Lock.String(), Total: room.Total, Remaining: room.Remaining,
+		Problems: append([]string{}, t.Notes()...)}
+	for _, n := range ix.All() {
+		if n.File != nil {
+			info.Files++
+			info.Bytes += n.File.Length
+		}
+	}
+	return info, nil
+}
+
+func (p *program) tapeInfoCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "info DRIVE",
+		Short:   "Tell what a tape is, what it holds and what is out of order",
+		Long:    "Reads labels and the newest index; writes nothing. " + driveHelp,
+		Example: "  cairn tape info ./TAPE1",
+		Args:    cobra.ExactArgs(1),
+		RunE: run(func(ctx context.Context, _ *cobra.Command, args []string) error {
+			return withTape(ctx, args[0], false, func(t *tape.Tape) error {
+				info, err := describeTape(ctx, args[0], t)
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					return p.printJSON(info)
+				}
+				return p.printTapeInfo(info)
+			})
+		}),
+	}
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func (p *program) printTapeInfo(i tapeInfo) error {
+	rows := [][]string{
+		{"volume", strconv.Quote(i.Name), i.Barcode}, {"uuid", i.UUID}, {"format", "LTFS " + i.Format + ", records of " + size(int64(i.BlockSize))},
+		{"generation", strconv.FormatUint(i.Generation, 10), localTime(i.Written), i.Creator}, {"lock", i.Lock},
+		{"holds", count(i.Files, "file"), size(int64(i.Bytes))}, {"room", size(i.Remaining) + " of " + size(i.Total)},
+	}
+	for _, problem := range i.Problems {
+		rows = append(rows, []string{"problem", problem})
+	}
+	return p.table(rows)
+}
+
+// generationOf finds the index that --generation names; 0 is the newest.
+func generationOf(ctx context.Context, t *tape.Tape, generation uint64) (*ltfs.Index, error) {
+	if generation == 0 {
+		return t.Index(), nil
+	}
+	return t.At(ctx, generation)
+}
+
+func generationFlag(cmd *cobra.Command, g *uint64) {
+	cmd.Flags().Uint64VarP(g, "generation", "g", 0, "an older `GENERATION` instead of the newest")
+}
+
+// tapeEntry is a line of `tape ls`.
+type tapeEntry struct {
+	Path     string    `json:"path"`
+	Kind     string    `json:"kind"` // file, dir, link
+	Bytes    uint64    `json:"bytes"`
+	Modified time.Time `json:"modified"`
+	Target   string    `json:"target,omitempty"`
+	Partial  bool      `json:"partial"` // was open for writing when the index was written
+}
+
+func entryOf(name string, n ltfs.Node) tapeEntry {
+	switch {
+	case n.Dir != nil:
+		return tapeEntry{Path: name, Kind: "dir", Modified: n.Dir.Times.Modify.Time()}
+	case n.File.IsSymlink:
+		return tapeEntry{Path: name, Kind: "link", Modified: n.File.Times.Modify.Time(), Target: n.File.Symlink}
+	}
+	return tapeEntry{Path: name, Kind: "file", Bytes: n.File.Length, Modified: n.File.Times.Modify.Time(), Partial: n.File.OpenForWrite}
+}
+
+func (p *program) tapeLsCommand() *cobra.Command {
+	var asJSON bool
+	var generation uint64
+	cmd := &cobra.Command{
+		Use:     "ls DRIVE [PATH]",
+		Short:   "List what a tape holds, now or in an older generation",
+		Example: "  cairn tape ls ./TAPE1 /records --generation 7",
+		Args:    cobra.RangeArgs(1, 2),
+		RunE: run(func(ctx context.Context, _ *cobra.Command, args []string) error {
+			below := "/"
+			if len(args) == 2 {
+				below = filepath.Clean("/" + args[1])
+			}
+			return withTape(ctx, args[0], false, func(t *tape.Tape) error {
+				ix, err := generationOf(ctx, t, generation)
+				if err != nil {
+					return err
+				}
+				return p.listTape(ix, below, asJSON)
+			})
+		}),
+	}
+	generationFlag(cmd, &generation)
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func (p *program) listTape(ix *ltfs.Index, below string, asJSON bool) error {
+	list := []tapeEntry{}
+	for name, n := range ix.All() {
+		if name != "/" && (below == "/" || name == below || strings.HasPrefix(name, below+"/")) {
+			list = append(list, entryOf(name, n))
+		}
+	}
+	sort.Slice(list, func(i, j int) bool { return list[i].Path < list[j].Path })
+	if asJSON {
+		return p.printJSON(list)
+	}
+	if len(list) == 0 && below != "/" {
+		return &cairn.Error{Op: "list on tape", Subject: below, Kind: cairn.KindNotFound, Err: fmt.Errorf("it is not in generation %d", ix.Generation)}
+	}
+	rows := make([][]string, 0, len(list))
+	for _, e := range list {
+		name := e.Path
+		switch e.Kind {
+		case "dir":
+			name += "/"
+		case "link":
+			name += " -> " + e.Target
+		}
+		if e.Partial {
+			name += "  (partial: open for writing then)"
+		}
+		rows = append(rows, []string{size(int64(e.Bytes)), localTime(e.Modified), name})
+	}
+	return p.table(rows)
+}
+
+func (p *program) tapePutCommand() *cobra.Command {
+	var to string
+	cmd := &cobra.Command{
+		Use:   "put DRIVE FILE…",
+		Short: "Copy files and folders to a tape and commit them in one generation",
+		Long: "Everything is packed densely: small files share records. What is there under the same name is replaced in the\n" +
+			"new generation; older generations keep it. Owners and modes are not part of LTFS; the read-only flag is.",
+		Example: "  cairn tape put ./TAPE1 --to /2026 ./invoices ./letters",
+		Args:    cobra.MinimumNArgs(2),
+		RunE: run(func(ctx context.Context, _ *cobra.Command, args []string) error {
+			return withTape(ctx, args[0], true, func(t *tape.Tape) error { return p.putOnTape(ctx, t, args[1:], to) })
+		}),
+	}
+	cmd.Flags().StringVar(&to, "to", "/", "`FOLDER` on the tape")
+	return cmd
+}
+
+// putOnTape commits also what a full tape or a failing source left half way: each
+// file is on tape whole or not at all.
+func (p *program) putOnTape(ctx context.Context, t *tape.Tape, sources []string, to string) error {
+	progress := &watchdog.Progress{}
+	watched := watchdog.With(ctx, progress)
+	b := p.startBar("put")
+	b.watch(progress, 0)
+	var sum tape.Put
+	var failed error
+	for _, source := range sources {
+		done, err := t.Put(watched, source, to)
+		sum.Files, sum.Dirs, sum.Links, sum.Bytes = sum.Files+done.Files, sum.Dirs+done.Dirs, sum.Links+done.Links, sum.Bytes+done.Bytes
+		sum.Skipped = append(sum.Skipped, done.Skipped...)
+		if err != nil {
+			failed = err
+			break
+		}
+	}
+	b.end()
+	for _, s := range sum.Skipped {
+		p.note("left out %s", s)
+	}
+	if err := t.Commit(context.WithoutCancel(ctx), creator("Put"), "", time.Now()); err != nil {
+		return errors.Join(failed, err)
+	}
+	if err := p.printf("%s, %s on tape in generation %d\n", count(sum.Files, "file"), size(sum.Bytes), t.Index().Generation); err != nil {
+		return err
+	}
+	return failed
+}
+
+func (p *program) tapeExtractCommand() *cobra.Command {
+	var to string
+	var generation uint64
+	var overwrite bool
+	cmd := &cobra.Command{
+		Use:     "extract DRIVE [PATH…]",
+		Short:   "Copy files from a tape into a folder, in the order they stand on it",
+		Example: "  cairn tape extract ./TAPE1 /2026/invoices --to ./restored",
+		Args:    cobra.MinimumNArgs(1),
+		RunE: run(func(ctx context.Context, _ *cobra.Command, args []string) error {
+			return withTape(ctx, args[0], false, func(t *tape.Tape) error {
+				ix, err := generationOf(ctx, t, generation)
+				if err != nil {
+					return err
+				}
+				progress := &watchdog.Progress{}
+				b := p.startBar("extract")
+				b.watch(progress, 0)
+				done, err := t.Extract(watchdog.With(ctx, progress), to, tape.ExtractOptions{Index: ix, Paths: args[1:], Overwrite: overwrite})
+				b.end()
+				if err != nil {
+					return err
+				}
+				return p.printf("%s, %s extracted to %s\n", count(done.Files, "file"), size(done.Bytes), to)
+			})
+		}),
+	}
+	cmd.Flags().StringVar(&to, "to", ".", "`FOLDER` to write to")
+	cmd.Flags().BoolVar(&overwrite, "overwrite", false, "replace files that exist")
+	generationFlag(cmd, &generation)
+	return cmd
+}
+
+// tapeGeneration is a line of `tape history`.
+type tapeGeneration struct {
+	Generation uint64    `json:"generation"`
+	Written    time.Time `json:"written"`
+	Location   string    `json:"location"`
+	Files      int       `json:"files"`
+	Partial    []string  `json:"partial"`
+	Comment    string    `json:"comment"`
+	Creator    string    `json:"creator"`
+}
+
+func describeGeneration(g tape.Generation) tapeGeneration {
+	ix := g.Index
+	line := tapeGeneration{Generation: ix.Generation, Written: ix.UpdateTime.Time(), Location: fmt.Sprintf("%c:%d", ix.Self.Partition, ix.Self.Block),
+		Comment: ix.Comment, Creator: ix.Creator, Partial: []string{}}
+	for name, n := range ix.All() {
+		if n.File == nil {
+			continue
+		}
+		line.Files++
+		if n.File.OpenForWrite {
+			line.Partial = append(line.Partial, name)
+		}
+	}
+	return line
+}
+
+func (p *program) tapeHistoryCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "history DRIVE",
+		Short: "List the generations on a tape, newest first",
+		Long: "Every full index on the tape, also behind a torn one. The newest stands in both partitions and is listed twice.\n" +
+			"PARTIAL counts files that were open for writing when the index was written.",
+		Example: "  cairn tape history ./TAPE1",
+		Args:    cobra.ExactArgs(1),
+		RunE: run(func(ctx context.Context, _ *cobra.Command, args []string) error {
+			return withTape(ctx, args[0], false, func(t *tape.Tape) error {
+				list := []tapeGeneration{}
+				for g, err := range t.History(ctx) {
+					if err != nil {
+						return err
+					}
+					list = append(list, describeGeneration(g))
+				}
+				if asJSON {
+					return p.printJSON(list)
+				}
+				rows := [][]string{{"GENERATION", "WRITTEN", "AT", "FILES", "PARTIAL", "COMMENT"}}
+				for _, g := range list {
+					rows = append(rows, []string{strconv.FormatUint(g.Generation, 10), localTime(g.Written), g.Location, strconv.Itoa(g.Files),
+						strconv.Itoa(len(g.Partial)), g.Comment})
+				}
+				return p.table(rows)
+			})
+		}),
+	}
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func (p *program) tapeRollbackCommand() *cobra.Command {
+	var ask consent
+	cmd := &cobra.Command{
+		Use:     "rollback DRIVE GENERATION",
+		Short:   "Make an older generation the current one, in a new generation",
+		Long:    "Nothing on the tape is lost: the generations in between stay in the history, and can be rolled forward to.",
+		Example: "  cairn tape rollback ./TAPE1 7 --dry-run",
+		Args:    cobra.ExactArgs(2),
+		RunE: run(func(ctx context.Context, cmd *cobra.Command, args []string) error {
+			generation, err := strconv.ParseUint(args[1], 10, 64)
+			if err != nil {
+				return badUsage(cmd, "%q is no generation", args[1])
+			}
+			return withTape(ctx, args[0], true, func(t *tape.Tape) error {
+				if _, err := t.At(ctx, generation); err != nil {
+					return err
+				}
+				what := fmt.Sprintf("make generation %d of %s the current one; now it is %d", generation, args[0], t.Index().Generation)
+				if ok, err := p.agree(ask, "roll back tape", args[0], what); err != nil || !ok {
+					return err
+				}
+				if err := t.Rollback(ctx, generation, creator("Rollback"), time.Now()); err != nil {
+					return err
+				}
+				return p.printf("generation %d is current again, as generation %d\n", generation, t.Index().Generation)
+			})
+		}),
+	}
+	ask.flags(cmd)
+	return cmd
+}
+
+func (p *program) tapeCheckCommand() *cobra.Command {
+	var repair, data, asJSON bool
+	cmd := &cobra.Command{
+		Use:   "check DRIVE",
+		Short: "Check a tape, and with --repair bring it back into order",
+		Long: "Without --repair nothing is written, and what a repair would do is listed. A repair overwrites nothing in the data\n" +
+			"partition: it brings back what stands behind the last index and writes a new generation.",
+		Example: "  cairn tape check ./TAPE1 --data",
+		Args:    cobra.ExactArgs(1),
+		RunE: run(func(ctx context.Context, _ *cobra.Command, args []string) error {
+			return withTape(ctx, args[0], repair, func(t *tape.Tape) error {
+				problems, err := t.Check(ctx, data)
+				if err != nil {
+					return err
+				}
+				fixed, err := t.Recover(ctx, !repair, creator("Recovery"), time.Now())
+				if err != nil {
+					return err
+				}
+				fixed.Problems = problems
+				return p.printRepair(args[0], fixed, repair, asJSON)
+			})
+		}),
+	}
+	cmd.Flags().BoolVar(&repair, "repair", false, "write what is needed")
+	cmd.Flags().BoolVar(&data, "data", false, "read every record that files name, too")
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func (p *program) printRepair(name string, r tape.Repair, repaired, asJSON bool) error {
+	if asJSON {
+		if err := p.printJSON(r); err != nil {
+			return err
+		}
+	} else if err := p.printRepairText(name, r, repaired); err != nil {
+		return err
+	}
+	if len(r.Problems) == 0 || repaired && len(r.Actions) > 0 {
+		return nil
+	}
+	return &cairn.Error{Op: "vouch for tape", Subject: name, Kind: cairn.KindDamaged, Err: errors.New(count(len(r.Problems), "problem")),
+		Hint: "the list says what; cairn tape check --repair brings the ends back into order"}
+}
+
+func (p *program) printRepairText(name string, r tape.Repair, repaired bool) error {
+	if len(r.Problems) == 0 {
+		return p.printf("%s: in order\n", name)
+	}
+	verb := "would be done: "
+	if repaired {
+		verb = "done: "
+	}
+	for _, s := range r.Problems {
+		if err := p.printf("problem: %s\n", s); err != nil {
+			return err
+		}
+	}
+	for _, s := range append(r.Actions, r.Files...) {
+		if err := p.printf("%s%s\n", verb, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *program) tapeIndexCommand() *cobra.Command {
+	var generation uint64
+	cmd := &cobra.Command{
+		Use:     "index DRIVE",
+		Short:   "Print an index as XML, for keeping or for other programs",
+		Example: "  cairn tape index ./TAPE1 > TAPE1.xml",
+		Args:    cobra.ExactArgs(1),
+		RunE: run(func(ctx context.Context, _ *cobra.Command, args []string) error {
+			return withTape(ctx, args[0], false, func(t *tape.Tape) error {
+				ix, err := generationOf(ctx, t, generation)
+				if err != nil {
+					return err
+				}
+				_, err = ix.WriteTo(p.out)
+				return p.wrote(err)
+			})
+		}),
+	}
+	generationFlag(cmd, &generation)
+	return cmd
+}

@@ -1,0 +1,182 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"cairn"
+	"cairn/client"
+	"cairn/internal/app/daemon"
+	"cairn/internal/mech/watchdog"
+)
+
+func (p *program) volumeListCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "list",
+		Short:   "List the volumes of this machine",
+		Example: "  cairn volume list",
+		Args:    cobra.NoArgs,
+		RunE: run(func(ctx context.Context, _ *cobra.Command, _ []string) error {
+			h, err := p.here(ctx)
+			if err != nil {
+				return err
+			}
+			listings, err := daemon.DescribeAll(ctx, h.Endpoint, cairn.Query{Filter: cairn.All, Want: cairn.Want{Versions: true, Partial: true}})
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return p.printJSON(listings)
+			}
+			rows := [][]string{{"VOLUME", "SIZE", "VERSIONS", "NEWEST", "STATE"}}
+			for _, l := range listings {
+				newest := time.Time{}
+				if n := len(l.Versions); n > 0 {
+					newest = l.Versions[n-1].Created
+				}
+				rows = append(rows, []string{l.Dataset, size(l.Size), fmt.Sprint(len(l.Versions)), age(time.Now(), newest), stateText(l.State, l.Why, l.Sealed)})
+			}
+			return p.table(rows)
+		}),
+	}
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func stateText(state, why string, sealed bool) string {
+	if why != "" {
+		state += ": " + why
+	}
+	if sealed {
+		state += ", sealed"
+	}
+	return state
+}
+
+func (p *program) volumeShowCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "show NAME",
+		Short:   "Show one volume: where it lies, who owns it, its versions",
+		Example: "  cairn volume show db",
+		Args:    cobra.ExactArgs(1),
+		RunE: run(func(ctx context.Context, _ *cobra.Command, args []string) error {
+			l, err := p.localDataset(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			answer := struct {
+				daemon.Registered
+				Listing any `json:"listing"`
+			}{Listing: daemon.Describe(l)}
+			if answer.Registered, err = p.opened.Registered(ctx, args[0]); err != nil {
+				return err
+			}
+			if asJSON {
+				return p.printJSON(answer)
+			}
+			if err := p.printf("volume %s  %s  %s\n", l.Dataset.Name, size(l.Dataset.Size), stateText(l.Dataset.State.String(), l.Dataset.Why, l.Dataset.Sealed)); err != nil {
+				return err
+			}
+			for _, line := range answer.Registered.Lines() {
+				if err := p.printf("  %s\n", line); err != nil {
+					return err
+				}
+			}
+			return p.printVersions(l)
+		}),
+		ValidArgsFunction: p.completeDatasets,
+	}
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func (p *program) printVersions(l *cairn.Listing) error {
+	d := daemon.Describe(l)
+	rows := [][]string{{"VERSION", "GUID", "CREATED", "SIZE", "OWN", "STATE"}}
+	for i, r := range listingRows(time.Now(), client.Place{Name: daemon.HereName}, d)[1:] {
+		guid := ""
+		if i < len(d.Versions) {
+			guid = d.Versions[i].GUID
+		}
+		rows = append(rows, []string{r[1], guid, r[2], r[4], r[5], r[6]})
+	}
+	return p.table(rows)
+}
+
+func (p *program) volumeVerifyCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "verify NAME[@SNAP]",
+		Short: "Read what is stored and compare it with its checksums",
+		Long: "Without a version everything of the volume is read. The command says what it covered: for a plain\n" +
+			"head there is no checksum to compare with. It fails when it finds damage.",
+		Example: "  cairn volume verify db\n  cairn volume verify db@monday",
+		Args:    cobra.ExactArgs(1),
+		RunE: run(func(ctx context.Context, _ *cobra.Command, args []string) error {
+			a, err := cairn.ParseAddress(args[0])
+			if err != nil {
+				return err
+			}
+			c, err := p.verify(ctx, a)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				err = p.printJSON(c)
+			} else {
+				err = p.printCoverage(a, c)
+			}
+			if err == nil && len(c.Damaged) > 0 {
+				return &cairn.Error{Op: "verify", Subject: a.String(), Kind: cairn.KindDamaged,
+					Err: fmt.Errorf("%s damaged", count(len(c.Damaged), "extent")), Hint: "restore it from another place: 'cairn list " + a.Dataset + "' shows where it is"}
+			}
+			return err
+		}),
+		ValidArgsFunction: p.completeDatasets,
+	}
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func (p *program) verify(ctx context.Context, a cairn.Address) (cairn.Coverage, error) {
+	l, err := p.localDataset(ctx, a.Dataset)
+	if err != nil {
+		return cairn.Coverage{}, err
+	}
+	ep := p.opened.Endpoint
+	var id cairn.VersionID
+	if a.Version != "" {
+		v, err := findVersion(ep, l, a.Version)
+		if err != nil {
+			return cairn.Coverage{}, err
+		}
+		id = v.VersionID
+	}
+	if ep.Verifies == nil {
+		return cairn.Coverage{}, ep.Lacks("verify", a.String())
+	}
+	progress := &watchdog.Progress{}
+	bar := p.startBar("verify " + a.String())
+	defer bar.end()
+	bar.watch(progress, -1)
+	return ep.Verifies.Verify(watchdog.With(ctx, progress), a.Dataset, id)
+}
+
+func (p *program) printCoverage(a cairn.Address, c cairn.Coverage) error {
+	for _, e := range c.Damaged {
+		if err := p.printf("damaged: %d bytes at %d\n", e.Length, e.Offset); err != nil {
+			return err
+		}
+	}
+	for _, n := range c.Notes {
+		if err := p.printf("%s\n", n); err != nil {
+			return err
+		}
+	}
+	return p.printf("%s: %s compared with checksums, %s have none, %s damaged\n", a, size(c.Checked), size(c.Unchecked), count(len(c.Damaged), "extent"))
+}

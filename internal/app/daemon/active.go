@@ -1,0 +1,349 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"cairn"
+	"cairn/internal/app/config"
+	"cairn/internal/app/job"
+	"cairn/internal/mech/watchdog"
+	"cairn/internal/policy/plan"
+	"cairn/internal/policy/schedule"
+	"cairn/internal/system/wrap"
+	"cairn/internal/work/capture"
+	"cairn/internal/work/prune"
+	"cairn/internal/work/replicate"
+)
+
+// The verbs of jobs, in the order of a run.
+const (
+	verbCapture   = "capture"
+	verbReplicate = "replicate"
+	verbPrune     = "prune"
+	verbLook      = "look" // at the peer afterwards, for status and list
+)
+
+// activity carries out the verbs of one job that has any.
+type activity struct {
+	job        *config.Job
+	here       *Here
+	dial       func(ctx context.Context) (*cairn.Endpoint, error) // the peer; nil without one
+	quarantine *watchdog.Quarantine                               // shared by all jobs
+	seen       *sightings
+	log        *slog.Logger
+	send, recv *wrap.Bucket                   // bandwidth limits; nil without
+	live       atomic.Pointer[replicate.Live] // of the newest replication
+}
+
+// verbs are what the job does, in order.
+func (a *activity) verbs() []job.Verb {
+	var verbs []job.Verb
+	if a.captures() {
+		verbs = append(verbs, job.Verb{Name: verbCapture, Run: a.capture})
+	}
+	switch a.job.Type {
+	case "push", "pull":
+		verbs = append(verbs,
+			job.Verb{Name: verbReplicate, Always: true, Run: a.replicate},
+			job.Verb{Name: verbPrune, Always: true, Run: a.prunePair},
+			job.Verb{Name: verbLook, Always: true, Run: a.look})
+	case "snap", "sink":
+		verbs = append(verbs, job.Verb{Name: verbPrune, Always: true, Run: a.pruneHere})
+	}
+	return verbs
+}
+
+func (a *activity) captures() bool {
+	t := a.job.Snapshotting.Type
+	return t == "periodic" || t == "cron"
+}
+
+// next says when the job is due by its schedule.
+func (a *activity) next(ctx context.Context, after time.Time) (time.Time, error) {
+	s := a.job.Snapshotting
+	switch {
+	case a.job.Type == "pull" && !a.job.Interval.Manual:
+		return after.Add(a.job.Interval.Every), nil
+	case a.job.Type == "sink":
+		return after.Add(a.job.Pruning.Interval), nil
+	case s.Type == "cron":
+		c, err := schedule.ParseCron(s.Cron)
+		if err != nil {
+			return time.Time{}, err
+		}
+		return c.Next(after), nil
+	case s.Type == "periodic":
+		naming, err := a.naming()
+		if err != nil {
+			return time.Time{}, err
+		}
+		return capture.Due(ctx, capture.DueOptions{Endpoint: a.here.Endpoint, Filter: a.job.Volumes, Naming: naming,
+			Interval: s.Interval, Now: time.Now(), Watchdog: a.limits()})
+	}
+	return time.Time{}, nil
+}
+
+// period is the usual time between two versions; 0 when nobody can tell.
+func (a *activity) period() time.Duration {
+	s := a.job.Snapshotting
+	switch {
+	case a.job.Type == "pull":
+		return a.job.Interval.Every
+	case s.Type == "periodic":
+		return s.Interval
+	case s.Type == "cron":
+		if c, err := schedule.ParseCron(s.Cron); err == nil {
+			first := c.Next(time.Now())
+			return c.Next(first).Sub(first)
+		}
+	}
+	return 0
+}
+
+func (a *activity) naming() (schedule.Naming, error) {
+	s := a.job.Snapshotting
+	return schedule.ParseNaming(s.Prefix, s.TimestampFormat, s.TimestampLocation)
+}
+
+func (a *activity) limits() watchdog.Options {
+	return watchdog.Options{Limit: a.job.Watchdog.Limit, Limits: a.job.Watchdog.Phases}
+}
+
+func (a *activity) capture(ctx context.Context, in job.Input) error {
+	naming, err := a.naming()
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	report, err := capture.Run(ctx, capture.Options{Endpoint: a.here.Endpoint, Filter: a.job.Volumes, Names: in.Datasets,
+		Name: naming.Name(began), Watchdog: a.limits(), Log: a.log})
+	for _, d := range report.Datasets {
+		if d.Skipped == "" {
+			in.Step(job.Step{Dataset: d.Dataset, To: d.Version, State: stepState(d.Error, d.ErrorKind), Started: began, Ended: time.Now(),
+				Failure: job.Failure{Error: d.Error, Kind: d.ErrorKind}})
+		}
+	}
+	return err
+}
+
+func stepState(failure, kind string) job.State {
+	switch {
+	case failure == "":
+		return job.Done
+	case kind == cairn.KindStuck.String():
+		return job.Stuck
+	case kind == cairn.KindCanceled.String():
+		return job.Canceled
+	}
+	return job.Failed
+}
+
+// ends are the two sides of a replication, named alike on both.
+type ends struct {
+	sender, receiver *cairn.Endpoint
+	peer             *cairn.Endpoint
+	filter           cairn.Filter
+}
+
+// pair names the sides of a connection.
+func (a *activity) pair(peer *cairn.Endpoint) (*ends, error) {
+	e := &ends{peer: peer, sender: a.here.Endpoint, receiver: peer, filter: a.job.Volumes}
+	if a.job.Type == "pull" {
+		received, err := wrap.Rebase(a.here.Endpoint, a.job.RootVolumes)
+		if err != nil {
+			return nil, err
+		}
+		e.sender, e.receiver, e.filter = peer, received, cairn.All
+	}
+	e.sender, e.receiver = wrap.Limit(e.sender, a.send, nil), wrap.Limit(e.receiver, nil, a.recv)
+	return e, nil
+}
+
+// bucket makes the bandwidth limit that all streams of a job share.
+func bucket(l config.BandwidthLimit) *wrap.Bucket {
+	if !l.Limited() {
+		return nil
+	}
+	return wrap.NewBucket(l.Max, l.BucketCapacity)
+}
+
+// open connects to the peer for one verb; the caller closes the peer.
+func (a *activity) open(ctx context.Context) (*ends, error) {
+	peer, err := a.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	e, err := a.pair(peer)
+	if err != nil {
+		return nil, errors.Join(err, closeEndpoint(peer))
+	}
+	return e, nil
+}
+
+// replicate sends what the receiver lacks.
+func (a *activity) replicate(ctx context.Context, in job.Input) (err error) {
+	e, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = joinClose(err, e.peer) }()
+	if err := a.checkKeep(e.receiver); err != nil {
+		return err
+	}
+	o, err := a.replication(e)
+	if err != nil {
+		return err
+	}
+	o.Names = in.Datasets
+	o.StepDone = func(dataset string, s replicate.StepReport) { in.Step(replicationStep(dataset, s)) }
+	_, err = replicate.Run(ctx, o)
+	return err
+}
+
+func (a *activity) replication(e *ends) (replicate.Options, error) {
+	initial, err := plan.ParseInitial(a.job.ConflictResolution.InitialReplication)
+	if err != nil {
+		return replicate.Options{}, err
+	}
+	var protect replicate.Protection
+	if protect.Initial, err = replicate.ParseGuarantee(a.job.Replication.Protection.Initial); err != nil {
+		return replicate.Options{}, err
+	}
+	if protect.Incremental, err = replicate.ParseGuarantee(a.job.Replication.Protection.Incremental); err != nil {
+		return replicate.Options{}, err
+	}
+	live, limits := &replicate.Live{}, a.limits()
+	a.live.Store(live)
+	limits.Quarantine = a.quarantine
+	return replicate.Options{Sender: e.sender, Receiver: e.receiver, Filter: e.filter, Owner: a.job.Name, Initial: initial,
+		Protect: protect, ReceiverKeep: a.job.Pruning.KeepReceiver, Steps: a.job.Replication.Concurrency.Steps,
+		Watchdog: limits, Live: live, Log: a.log}, nil
+}
+
+// checkKeep refuses rules that the receiver will not let us carry out: a job that
+// seems to prune and never does would fill the place.
+func (a *activity) checkKeep(receiver *cairn.Endpoint) error {
+	if receiver.Info.AppendOnly && len(a.job.Pruning.KeepReceiver) > 0 {
+		return &cairn.Error{Op: "use keep_receiver of job", Subject: a.job.Name, Place: receiver.Info.Place, Kind: cairn.KindConfig,
+			Err: errors.New("the place is append-only and lets no client destroy"), Hint: "write keep_receiver: [] and let the sink prune itself"}
+	}
+	return nil
+}
+
+func replicationStep(dataset string, s replicate.StepReport) job.Step {
+	step := job.Step{Verb: verbReplicate, Dataset: dataset, From: s.From, To: s.To, Started: s.Began, Ended: s.Ended,
+		Expected: s.BytesExpected, Moved: s.BytesMoved, State: stepState(s.Error, s.ErrorKind), Failure: job.Failure{Error: s.Error, Kind: s.ErrorKind}}
+	if s.Error == "" && s.Ended.IsZero() {
+		step.State = job.Running
+	}
+	if s.Resumed {
+		step.Resumed = 1
+	}
+	return step
+}
+
+func joinClose(err error, ep *cairn.Endpoint) error {
+	if closing := closeEndpoint(ep); err == nil {
+		return closing
+	}
+	return err
+}
+
+// prunePair prunes both sides. When the peer cannot be reached our own side is
+// pruned all the same: cursors and leases then say what the peer still needs.
+func (a *activity) prunePair(ctx context.Context, in job.Input) error {
+	return a.eachSide(ctx, in.Datasets, func(_ string, o prune.Options) error {
+		report, err := prune.Run(ctx, o)
+		recordPrune(in, report)
+		return err
+	})
+}
+
+// eachSide calls do for both sides, sender first.
+func (a *activity) eachSide(ctx context.Context, names []string, do func(place string, o prune.Options) error) (err error) {
+	e, unreachable := a.open(ctx)
+	if unreachable != nil {
+		if a.job.Type == "pull" {
+			received, err := wrap.Rebase(a.here.Endpoint, a.job.RootVolumes)
+			if err != nil {
+				return err
+			}
+			own := prune.Options{Target: received, Side: prune.Receiver, Filter: cairn.All, Rules: a.job.Pruning.KeepReceiver}
+			return errors.Join(unreachable, do(HereName, a.pruning(own, names)))
+		}
+		own := prune.Options{Target: a.here.Endpoint, Side: prune.Sender, Filter: a.job.Volumes, Rules: a.job.Pruning.KeepSender}
+		return errors.Join(unreachable, do(HereName, a.pruning(own, names)))
+	}
+	defer func() { err = joinClose(err, e.peer) }()
+	if err := a.checkKeep(e.receiver); err != nil {
+		return err
+	}
+	sender := prune.Options{Target: e.sender, Side: prune.Sender, Peer: e.receiver, Filter: e.filter, Rules: a.job.Pruning.KeepSender}
+	receiver := prune.Options{Target: e.receiver, Side: prune.Receiver, Peer: e.sender, Filter: e.filter, Rules: a.job.Pruning.KeepReceiver}
+	here, there := HereName, placeOf(a.job.Connect)
+	if a.job.Type == "pull" {
+		here, there = there, here
+	}
+	err = do(here, a.pruning(sender, names))
+	if len(receiver.Rules) == 0 {
+		return err
+	}
+	return errors.Join(err, do(there, a.pruning(receiver, names)))
+}
+
+func (a *activity) pruning(o prune.Options, names []string) prune.Options {
+	o.Names, o.Owner, o.Now, o.Watchdog, o.Log = names, a.job.Name, time.Now(), a.limits(), a.log
+	return o
+}
+
+// pruneHere prunes what a snap job captures or a sink holds.
+func (a *activity) pruneHere(ctx context.Context, in job.Input) error {
+	report, err := prune.Run(ctx, a.pruning(a.local(), in.Datasets))
+	recordPrune(in, report)
+	return err
+}
+
+func (a *activity) local() prune.Options {
+	o := prune.Options{Target: a.here.Endpoint, Side: prune.Local, Filter: a.job.Volumes, Rules: a.job.Pruning.Keep}
+	if a.job.Type == "sink" {
+		o.Filter = below(a.job.RootVolumes)
+	}
+	return o
+}
+
+// below selects everything under a root.
+func below(root string) cairn.Filter {
+	return cairn.Filter{{Name: root, Subtree: true, Keep: true}}
+}
+
+func recordPrune(in job.Input, report *prune.Report) {
+	for _, d := range report.Datasets {
+		for _, v := range d.Versions {
+			if !v.Done && v.Error == "" {
+				continue
+			}
+			s := job.Step{Verb: verbPrune, Dataset: d.Dataset, To: v.Name, State: stepState(v.Error, ""), Ended: time.Now(), Failure: job.Failure{Error: v.Error}}
+			s.Started = s.Ended
+			in.Step(s)
+		}
+	}
+}
+
+// look lists the peer once more and remembers what it holds.
+func (a *activity) look(ctx context.Context, _ job.Input) (err error) {
+	peer, err := a.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = joinClose(err, peer) }()
+	next := newSight(placeOf(a.job.Connect))
+	if err := a.here.keep(ctx, a.job.Name, next.place, peer, next.add); err != nil {
+		return err
+	}
+	a.seen.set(a.job.Name, next)
+	return nil
+}

@@ -1,0 +1,159 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+
+	"cairn"
+	"cairn/client"
+	"cairn/internal/app/config"
+	"cairn/internal/system/rpc"
+	"cairn/internal/system/transport"
+	"cairn/internal/system/wrap"
+)
+
+// place is what the daemon needs of the place that holds the volumes.
+type place interface {
+	Endpoint() *cairn.Endpoint
+	// Device opens the head of a volume that this process hosts.
+	Device(ctx context.Context, name string) (cairn.BlockDevice, error)
+	Create(ctx context.Context, v client.NewVolume, owner string) error
+	Release(ctx context.Context, name string) error
+	Destroy(ctx context.Context, name string) error
+	MarkDirty(ctx context.Context, name string) error
+	// Rescan looks for volumes that other processes made.
+	Rescan(ctx context.Context) error
+	Show(ctx context.Context, name string) (Registered, error)
+	Close() error
+}
+
+// Registered is what the registry knows of a volume beside its listing.
+type Registered struct {
+	Store  string `json:"store"`            // folder of its store
+	Origin string `json:"origin,omitempty"` // adopted file or device; empty for a sparse head of ours
+	Owner  string `json:"owner"`            // the file or command that made it
+	Host   string `json:"host,omitempty"`   // the process that hosts it, when it is not this one
+
+	Continuity string `json:"continuity,omitempty"` // why the changes of the head are believed
+}
+
+// Lines renders it for people.
+func (r Registered) Lines() []string {
+	var lines []string
+	for _, part := range [][2]string{{"store", r.Store}, {"origin", r.Origin}, {"owner", r.Owner}, {"hosted by", r.Host}, {"continuity", r.Continuity}} {
+		if part[1] != "" {
+			lines = append(lines, part[0]+" "+part[1])
+		}
+	}
+	return lines
+}
+
+// Here is the place of this machine: its volumes, those that this process hosts
+// and, through their host, those that another does. Its fields do not change; its
+// methods, Peer apart, may be called from several goroutines.
+type Here struct {
+	Endpoint *cairn.Endpoint // with the leases of all who use this process
+
+	cfg   *config.Config
+	log   *slog.Logger
+	place place
+	table wrap.Table
+	peers []*cairn.Endpoint // opened by Peer
+}
+
+// HereOptions say who opens the place.
+type HereOptions struct {
+	Host   string       // unix socket on which this process will offer what it hosts; empty: it offers nothing
+	Logger *slog.Logger // nil discards
+}
+
+// OpenHere opens the place in the configuration's state folder.
+func OpenHere(ctx context.Context, cfg *config.Config, o HereOptions) (*Here, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	p, err := openPlace(ctx, filepath.Join(cfg.Global.State, "volumes"), cfg, o)
+	if err != nil {
+		return nil, err
+	}
+	return newHere(cfg, p, o.Logger), nil
+}
+
+func newHere(cfg *config.Config, p place, log *slog.Logger) *Here {
+	h := &Here{cfg: cfg, log: log, place: p}
+	h.Endpoint = h.Session()
+	return h
+}
+
+// dialHost reaches the volumes that another process hosts.
+func dialHost(ctx context.Context, socket string) (*cairn.Endpoint, error) {
+	return rpc.Dial(ctx, transport.UnixDialer(socket, 0), rpc.ClientOptions{Place: HereName, Self: HereName, Software: software})
+}
+
+const software = "cairn " + Version
+
+// Session is an endpoint whose leases of plans end when it is closed; closing it
+// leaves the place open.
+func (h *Here) Session() *cairn.Endpoint { return wrap.Leased(h.place.Endpoint(), &h.table) }
+
+// Close releases the place and the peers.
+func (h *Here) Close() error {
+	var all []error
+	for _, ep := range h.peers {
+		all = append(all, closeEndpoint(ep))
+	}
+	return errors.Join(append(all, h.place.Close())...)
+}
+
+// Device opens the head of a volume for reading and writing.
+func (h *Here) Device(ctx context.Context, name string) (cairn.BlockDevice, error) {
+	return h.place.Device(ctx, name)
+}
+
+// Registered tells where a volume lies and who owns it.
+func (h *Here) Registered(ctx context.Context, name string) (Registered, error) {
+	return h.place.Show(ctx, name)
+}
+
+// byCommand is the owner of what a command makes.
+const byCommand = "command"
+
+// CreateVolume makes or adopts a volume.
+func (h *Here) CreateVolume(ctx context.Context, v client.NewVolume) error {
+	if err := h.notDeclared("create volume", v.Name); err != nil {
+		return err
+	}
+	return h.place.Create(ctx, v, byCommand)
+}
+
+// ReleaseVolume ends the protection of an adopted volume.
+func (h *Here) ReleaseVolume(ctx context.Context, name string) error {
+	if err := h.notDeclared("release volume", name); err != nil {
+		return err
+	}
+	return h.place.Release(ctx, name)
+}
+
+// DestroyVolume destroys a volume with all its versions.
+func (h *Here) DestroyVolume(ctx context.Context, name string) error {
+	if err := h.notDeclared("destroy volume", name); err != nil {
+		return err
+	}
+	return h.place.Destroy(ctx, name)
+}
+
+// MarkDirty makes everything in the volume count as changed.
+func (h *Here) MarkDirty(ctx context.Context, name string) error { return h.place.MarkDirty(ctx, name) }
+
+// notDeclared refuses to make or unmake what the configuration owns.
+func (h *Here) notDeclared(op, name string) error {
+	for _, v := range h.cfg.Volumes {
+		if v.Name == name {
+			return &cairn.Error{Op: op, Subject: name, Kind: cairn.KindConflict, Err: errors.New("it is declared at " + v.At.String()),
+				Hint: "a volume has one owner: take it out of the file first"}
+		}
+	}
+	return nil
+}

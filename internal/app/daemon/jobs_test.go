@@ -1,0 +1,210 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"cairn"
+	"cairn/client"
+)
+
+func TestPullSeesOnlyWhatTheSourceSelects(t *testing.T) {
+	db1, vault, push, _ := pair(t)
+	address := push[strings.Index(push, `address: "`)+len(`address: "`):]
+	address = address[:strings.Index(address, `"`)]
+	ca := filepath.Join(vault.dir, "ca")
+	db1.start(fmt.Sprintf(`
+volumes: {db: {size: 64KiB}, secret: {size: 64KiB}}
+jobs:
+- name: offer
+  type: source
+  serve: {type: tls, listen: "%s", ca: %[2]s/ca.pem, cert: %[2]s/db1.pem, key: %[2]s/db1.key, client_cns: [vault]}
+  volumes: {db: true}
+  snapshotting: {type: cron, prefix: cairn_, cron: "0 3 1 1 *", timestamp_format: "150405.000000000"}
+`, address, ca))
+	vault.start(fmt.Sprintf(`
+jobs:
+- name: fetch
+  type: pull
+  connect: {type: tls, address: "%s", ca: %[2]s/ca.pem, cert: %[2]s/vault.pem, key: %[2]s/vault.key, server_cn: db1}
+  root_volumes: pulled
+  interval: manual
+  pruning: {keep_sender: [{type: last_n, count: 1}], keep_receiver: []}
+`, address, ca))
+	for range 3 {
+		if r := db1.finish("offer", client.Wake{}); r.State != "done" {
+			t.Fatalf("capture at the source: %+v", r)
+		}
+		if r := vault.finish("fetch", client.Wake{}); r.State != "done" {
+			t.Fatalf("pull: %+v", r)
+		}
+	}
+	if got := names(t, vault.place.Endpoint()); strings.Count(got, "pulled/db@") != 3 || strings.Contains(got, "secret") {
+		t.Errorf("the puller holds %s", got)
+	}
+	if got := names(t, db1.place.Endpoint()); strings.Count(got, "db@") != 1 {
+		t.Errorf("the source holds %s; keep_sender keeps 1", got)
+	}
+	if _, err := vault.c.Listings(t.Context(), "secret", "db1"); !errors.Is(err, cairn.KindNotFound) {
+		t.Errorf("a dataset that is not selected: %v", err)
+	}
+	s, err := vault.c.Status(t.Context(), client.StatusQuery{})
+	if err != nil || s.Datasets[0].Name != "pulled/db" || s.Datasets[0].Places["db1"].Count == 0 {
+		t.Errorf("status %+v, %v", s, err)
+	}
+}
+
+func TestLocalTransportAndAppendOnly(t *testing.T) {
+	m := newMachine(t)
+	text := `
+volumes: {db: {size: 64KiB}}
+jobs:
+- name: inbox
+  type: sink
+  append_only: true
+  serve: {type: local, listener_name: box}
+  root_volumes: backups
+- name: copy
+  type: push
+  connect: {type: local, listener_name: box, client_identity: me}
+  volumes: {db: true}
+  snapshotting: {type: cron, prefix: cairn_, cron: "0 3 1 1 *", timestamp_format: "150405.000000000"}
+  pruning: {keep_sender: [], keep_receiver: []}
+`
+	m.start(text)
+	if r := m.finish("copy", client.Wake{}); r.State != "done" {
+		t.Fatalf("%+v", r)
+	}
+	if got := names(t, m.place.Endpoint()); !strings.Contains(got, "backups/me/db@cairn_") {
+		t.Errorf("the place holds %s", got)
+	}
+}
+
+func TestRulesForAPlaceThatLetsNobodyDestroyAreRefused(t *testing.T) {
+	db1, vault, push, sink := pair(t)
+	vault.start(sink + "  append_only: true\n")
+	db1.start(push)
+	r := db1.finish("nightly", client.Wake{})
+	if r.State != "failed" || r.Kind != "configuration" || !strings.Contains(r.Hint, "keep_receiver") {
+		t.Errorf("%+v", r)
+	}
+}
+
+const snapOnly = `
+volumes: {db: {size: 64KiB}}
+jobs:
+- name: hourly
+  type: snap
+  volumes: {db: true}
+  snapshotting: {type: cron, prefix: cairn_, cron: "0 3 1 1 *", timestamp_format: "150405.000000000"}
+  pruning: {keep: [{type: last_n, count: 2}]}
+`
+
+func TestPreviewIsWhatThePruneThenDoes(t *testing.T) {
+	m := newMachine(t)
+	m.start(snapOnly)
+	for range 4 {
+		if r := m.finish("hourly", client.Wake{Verbs: []string{"capture"}}); r.State != "done" {
+			t.Fatalf("%+v", r)
+		}
+	}
+	sides, err := m.c.PrunePreview(t.Context(), "hourly")
+	if err != nil || len(sides) != 1 || len(sides[0].Datasets) != 1 || len(sides[0].Datasets[0].Versions) != 4 {
+		t.Fatalf("%+v, %v", sides, err)
+	}
+	var kept []string
+	for _, v := range sides[0].Datasets[0].Versions {
+		if v.Why == "" {
+			t.Errorf("%s: no reason", v.Name)
+		}
+		if !v.Destroy {
+			kept = append(kept, "db"+v.Name)
+		}
+	}
+	if r := m.finish("hourly", client.Wake{Verbs: []string{"prune"}}); r.State != "done" || len(r.Steps) != 2 {
+		t.Errorf("%+v", r)
+	}
+	if got := names(t, m.place.Endpoint()); got != strings.Join(kept, " ") || len(kept) != 2 {
+		t.Errorf("the prune left %s, the preview %s", got, kept)
+	}
+}
+
+func TestUnknownNamesAreNotFound(t *testing.T) {
+	m := newMachine(t)
+	m.start(snapOnly)
+	ctx := t.Context()
+	_, wake := m.c.Wake(ctx, "nope", client.Wake{})
+	_, status := m.c.Status(ctx, client.StatusQuery{Job: "nope"})
+	_, runs := m.c.History(ctx, "nope", 1)
+	_, preview := m.c.PrunePreview(ctx, "nope")
+	_, dataset := m.c.Listings(ctx, "nope", "")
+	_, place := m.c.Listings(ctx, "db", "nope")
+	_, run := m.c.Run(ctx, "hourly", 99, false)
+	for i, err := range []error{wake, status, runs, preview, dataset, place, run, m.c.Cancel(ctx, "nope"), m.c.Reset(ctx, "nope")} {
+		if !errors.Is(err, cairn.KindNotFound) {
+			t.Errorf("call %d: %v", i, err)
+		}
+	}
+	if _, err := m.c.Wake(ctx, "hourly", client.Wake{Verbs: []string{"replicate"}}); !errors.Is(err, cairn.KindInvalid) {
+		t.Errorf("a verb the job has not: %v", err)
+	}
+}
+
+func TestDeclaredVolumesBelongToTheFile(t *testing.T) {
+	m := newMachine(t)
+	m.start(snapOnly)
+	for _, err := range []error{m.c.DestroyVolume(t.Context(), "db"), m.c.ReleaseVolume(t.Context(), "db"), m.c.CreateVolume(t.Context(), client.NewVolume{Name: "db", Size: 4096})} {
+		if !errors.Is(err, cairn.KindConflict) || !strings.Contains(err.Error(), "cairn.yml:") {
+			t.Errorf("%v", err)
+		}
+	}
+}
+
+func TestStatusIsBounded(t *testing.T) {
+	m := newMachine(t)
+	m.start(snapOnly)
+	for i := range 20 {
+		if err := m.place.makeSmall(fmt.Sprintf("v%02d", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := m.c.Status(t.Context(), client.StatusQuery{Limit: 5})
+	if err != nil || len(s.Datasets) != 5 || s.Total != 21 {
+		t.Errorf("%d rows of %d, %v", len(s.Datasets), s.Total, err)
+	}
+	if s, err = m.c.Status(t.Context(), client.StatusQuery{Job: "hourly"}); err != nil || s.Total != 1 || s.Datasets[0].Name != "db" {
+		t.Errorf("of one job: %+v, %v", s, err)
+	}
+}
+
+func TestSecondDaemonIsRefused(t *testing.T) {
+	m := newMachine(t)
+	m.start(snapOnly)
+	err := run(t.Context(), Options{Config: configOf(t, m)}, nil)
+	if !errors.Is(err, cairn.KindBusy) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestListenerThatCannotBindIsShownAndOthersGoOn(t *testing.T) {
+	_, vault, _, sink := pair(t)
+	sink = strings.Replace(sink, "127.0.0.1:", "192.0.2.1:", 1) // an address that no machine has
+	vault.start(sink)
+	var problems []client.Problem
+	for range 100 {
+		s, err := vault.c.Status(t.Context(), client.StatusQuery{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if problems = s.Problems; len(problems) > 0 {
+			break
+		}
+		pause(t)
+	}
+	if len(problems) != 1 || problems[0].Since.IsZero() || !strings.Contains(problems[0].What, "192.0.2.1") {
+		t.Errorf("%+v", problems)
+	}
+}

@@ -1,0 +1,134 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"slices"
+	"strings"
+
+	"cairn"
+	"cairn/internal/app/config"
+	"cairn/internal/system/rpc"
+	"cairn/internal/system/transport"
+	"cairn/internal/system/wrap"
+)
+
+// placeOf names the place at the other end of a connection: what status, list and
+// --at call it.
+func placeOf(c *config.Connect) string {
+	switch c.Type {
+	case "tls":
+		return c.ServerCN
+	case "local":
+		return c.ListenerName
+	}
+	if host, _, err := net.SplitHostPort(c.Address); err == nil {
+		return host
+	}
+	return c.Address
+}
+
+// dialer makes the dialer of a connection.
+func dialer(c *config.Connect, local *transport.Local) (transport.Dialer, error) {
+	switch c.Type {
+	case "tls":
+		return transport.TLSDialer(transport.TLSDialOptions{Address: c.Address, ServerCN: c.ServerCN, Timeout: c.DialTimeout,
+			Files: transport.TLSFiles{CA: c.CA, Cert: c.Cert, Key: c.Key}})
+	case "tcp":
+		return transport.TCPDialer(c.Address, c.DialTimeout), nil
+	case "local":
+		return local.Dialer(c.ListenerName, c.ClientIdentity, c.DialTimeout), nil
+	}
+	return nil, notBuilt("connect by", c.Type)
+}
+
+// listen opens the listener of a passive job.
+func listen(ctx context.Context, s *config.Serve, local *transport.Local, log *slog.Logger) (transport.Listener, error) {
+	switch s.Type {
+	case "tls":
+		return transport.ListenTLS(ctx, transport.TLSListenOptions{Address: s.Listen, ClientCNs: s.ClientCNs, HandshakeTimeout: s.HandshakeTimeout,
+			Files: transport.TLSFiles{CA: s.CA, Cert: s.Cert, Key: s.Key}, Logger: log})
+	case "tcp":
+		return transport.ListenTCP(ctx, transport.TCPOptions{Address: s.Listen, Clients: s.Clients, Logger: log})
+	case "local":
+		return local.Listen(s.ListenerName)
+	}
+	return nil, notBuilt("listen by", s.Type)
+}
+
+func notBuilt(op, what string) error {
+	return &cairn.Error{Op: op, Subject: what, Kind: cairn.KindUnsupported, Err: errors.New("this version has no such transport"), Hint: "use tls, tcp or local"}
+}
+
+// peerJobs are the jobs with a peer at the place, or with any when place is empty.
+func peerJobs(cfg *config.Config, place string) []*config.Job {
+	var jobs []*config.Job
+	for _, j := range cfg.Jobs {
+		if j.Connect != nil && (place == "" || placeOf(j.Connect) == place) {
+			jobs = append(jobs, j)
+		}
+	}
+	return jobs
+}
+
+// Peer opens the endpoint of a peer by its place's name, as the first job that
+// connects to it sees it. It is closed with h.
+func (h *Here) Peer(ctx context.Context, place string) (*cairn.Endpoint, error) {
+	jobs := peerJobs(h.cfg, place)
+	if len(jobs) == 0 {
+		return nil, h.unknownPlace(place)
+	}
+	ep, err := h.dialPeer(ctx, jobs[0])
+	if err != nil {
+		return nil, err
+	}
+	h.peers = append(h.peers, ep)
+	return ep, nil
+}
+
+// dialPeer connects as the job does. A peer in the same configuration, over the
+// local transport, is this place seen with the rights of that job's client.
+func (h *Here) dialPeer(ctx context.Context, j *config.Job) (*cairn.Endpoint, error) {
+	if j.Connect.Type == "local" {
+		passive := listenerJob(h.cfg, j.Connect.ListenerName)
+		if passive == nil {
+			return nil, &cairn.Error{Op: "connect to local", Subject: j.Connect.ListenerName, Kind: cairn.KindUnavailable,
+				Err: errors.New("no job serves it"), Hint: "give a sink or source job that listener_name"}
+		}
+		return offered(h.Session(), passive, j.Connect.ClientIdentity)
+	}
+	how, err := dialer(j.Connect, nil)
+	if err != nil {
+		return nil, err
+	}
+	return dialPlace(ctx, how, j)
+}
+
+// dialPlace opens a session that is renewed after a loss.
+func dialPlace(ctx context.Context, how transport.Dialer, j *config.Job) (*cairn.Endpoint, error) {
+	return wrap.Redial(ctx, func(ctx context.Context) (*cairn.Endpoint, error) {
+		return rpc.Dial(ctx, how, rpc.ClientOptions{Place: placeOf(j.Connect), Self: j.Name, Software: software})
+	})
+}
+
+func listenerJob(cfg *config.Config, name string) *config.Job {
+	for _, j := range cfg.Jobs {
+		if s := j.Serve; s != nil && s.Type == "local" && s.ListenerName == name {
+			return j
+		}
+	}
+	return nil
+}
+
+func (h *Here) unknownPlace(place string) error {
+	names := []string{HereName}
+	for _, j := range peerJobs(h.cfg, "") {
+		if name := placeOf(j.Connect); !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return &cairn.Error{Op: "find place", Subject: place, Kind: cairn.KindNotFound, Err: errors.New("no job connects to it"),
+		Hint: "known places: " + strings.Join(names, ", ")}
+}

@@ -1,0 +1,213 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"cairn"
+	"cairn/client"
+	"cairn/internal/app/job"
+)
+
+// Status tells how protection stands. Memory and answer are bounded by the query's
+// limit and the number of jobs, not by the number of versions.
+func (d *Daemon) Status(ctx context.Context, q client.StatusQuery) (*client.Status, error) {
+	units := d.units
+	if q.Job != "" {
+		u, err := d.unit(q.Job)
+		if err != nil {
+			return nil, err
+		}
+		units = []*unit{u}
+	}
+	s := &client.Status{Now: time.Now(), Problems: []client.Problem{}, Places: []string{HereName}, Datasets: []client.Dataset{}, Jobs: []client.Job{}}
+	v := &view{now: s.Now, sights: d.seen.all(), units: units}
+	for _, u := range units {
+		s.Jobs = append(s.Jobs, u.describe())
+		if c := u.cfg.Connect; c != nil && !slices.Contains(s.Places, placeOf(c)) {
+			s.Places = append(s.Places, placeOf(c))
+		}
+	}
+	for l, err := range d.here.Endpoint.Lister.List(ctx, cairn.Query{Filter: cairn.All, Want: cairn.Want{Versions: true, Partial: true}}) {
+		if err != nil {
+			return nil, err
+		}
+		if q.Job != "" && !v.concerns(l.Dataset.Name) {
+			continue
+		}
+		s.Total++
+		row, problems := v.row(l)
+		if len(s.Datasets) < q.Limit {
+			s.Datasets = append(s.Datasets, row)
+		}
+		if len(s.Problems) < q.Limit {
+			s.Problems = append(s.Problems, problems...)
+		}
+	}
+	s.Problems = append(d.jobProblems(units), s.Problems...)
+	if q.Job == "" {
+		s.Problems = append(append(d.trouble.list(), d.heldProblems()...), s.Problems...)
+	}
+	return s, nil
+}
+
+// view is what rows are made from.
+type view struct {
+	now    time.Time
+	units  []*unit
+	sights map[string]*sight // by job
+}
+
+// concerns reports whether one of the jobs touches the dataset.
+func (v *view) concerns(dataset string) bool {
+	return slices.ContainsFunc(v.units, func(u *unit) bool { return u.touches(dataset) })
+}
+
+// touches reports whether the job selects or receives the dataset.
+func (u *unit) touches(dataset string) bool {
+	if root := u.cfg.RootVolumes; root != "" {
+		return below(root).Match(dataset)
+	}
+	return u.cfg.Volumes.Match(dataset)
+}
+
+// row is one dataset with its cells, and what is wrong with it.
+func (v *view) row(l *cairn.Listing) (client.Dataset, []client.Problem) {
+	ds := l.Dataset
+	row := client.Dataset{Name: ds.Name, Kind: ds.Kind.String(), Size: ds.Size, State: ds.State.String(), Why: ds.Why, Places: map[string]client.Protected{}}
+	own := glimpseOf(l)
+	row.Places[HereName] = client.Protected{Newest: own.at, Count: own.count, State: cairn.StateOK.String(), Seen: v.now}
+	var problems []client.Problem
+	if ds.State != cairn.StateOK {
+		problems = append(problems, client.Problem{Dataset: ds.Name, State: row.State, Since: v.now, What: ds.Why})
+	}
+	for _, u := range v.units {
+		if !u.touches(ds.Name) {
+			continue
+		}
+		v.schedule(&row, u)
+		if u.cfg.Connect == nil {
+			continue
+		}
+		cell, late := v.cell(u, l, own)
+		place := placeOf(u.cfg.Connect)
+		row.Places[place] = cell
+		if late > 0 {
+			problems = append(problems, client.Problem{Job: u.cfg.Name, Dataset: ds.Name, Place: place, State: cairn.StateLate.String(),
+				Since: v.now.Add(-late), What: "its newest version is not there yet"})
+		}
+	}
+	return row, problems
+}
+
+func glimpseOf(l *cairn.Listing) glimpse {
+	s := newSight("")
+	s.add(l)
+	return s.datasets[l.Dataset.Name]
+}
+
+// schedule notes the next thing that happens to a dataset.
+func (v *view) schedule(row *client.Dataset, u *unit) {
+	at := u.job.Status().Next
+	if at.IsZero() || !row.NextAt.IsZero() && !at.Before(row.NextAt) {
+		return
+	}
+	row.Next, row.NextAt = u.cfg.Name, at
+}
+
+// cell is a dataset at the peer of a job. A push is late when a version has been
+// waiting for longer than two of the job's periods; a pull when it has not looked
+// for so long.
+func (v *view) cell(u *unit, l *cairn.Listing, own glimpse) (client.Protected, time.Duration) {
+	cell := client.Protected{State: cairn.StateUnknown.String()}
+	s := v.sights[u.cfg.Name]
+	if s == nil {
+		return cell, 0
+	}
+	there := s.datasets[u.peerName(l.Dataset.Name)]
+	cell = client.Protected{Newest: there.at, Count: there.count, State: there.state, Seen: s.seen}
+	if there.count == 0 {
+		cell.State = cairn.StateOK.String()
+	}
+	limit := max(2*u.activity.period(), time.Minute)
+	if u.cfg.Type != "push" || own.count == 0 || u.activity.period() == 0 {
+		return cell, 0
+	}
+	waiting := v.now.Sub(firstUnsent(l, there.newest))
+	if own.newest.GUID == there.newest.GUID || waiting < limit {
+		return cell, 0
+	}
+	cell.State = cairn.StateLate.String()
+	return cell, waiting
+}
+
+// firstUnsent is when the oldest snapshot was captured that is newer than what the
+// peer has.
+func firstUnsent(l *cairn.Listing, there cairn.VersionID) time.Time {
+	var at time.Time
+	for _, v := range slices.Backward(l.Versions) {
+		if v.GUID == there.GUID {
+			break
+		}
+		if v.IsSnapshot() {
+			at = v.Created
+		}
+	}
+	if at.IsZero() {
+		return time.Now()
+	}
+	return at
+}
+
+// peerName is what the peer calls a dataset of ours.
+func (u *unit) peerName(dataset string) string {
+	if u.cfg.Type == "pull" && len(dataset) > len(u.cfg.RootVolumes)+1 {
+		return dataset[len(u.cfg.RootVolumes)+1:]
+	}
+	return dataset
+}
+
+// jobProblems are the jobs whose last run did not end well, or whose next cannot
+// be told.
+func (d *Daemon) jobProblems(units []*unit) []client.Problem {
+	problems := []client.Problem{}
+	for _, u := range units {
+		s := u.job.Status()
+		p := client.Problem{Job: u.cfg.Name, Next: whatNext(s)}
+		switch last := s.Last; {
+		case s.Problem != "":
+			p.State, p.Since, p.What = cairn.StateBlocked.String(), time.Now(), s.Problem
+		case last != nil && last.State == job.Stuck:
+			p.State, p.Since, p.What = cairn.StateStuck.String(), last.Ended, last.Error
+		case last != nil && (last.State == job.Failed || last.State == job.Interrupted):
+			p.State, p.Since, p.What = cairn.StateDegraded.String(), last.Ended, fmt.Sprintf("run %d %s: %s", last.ID, last.State, last.Error)
+		default:
+			continue
+		}
+		problems = append(problems, p)
+	}
+	return problems
+}
+
+func whatNext(s job.Status) string {
+	see := "see: cairn job history " + s.Name
+	switch {
+	case s.Running != nil:
+		return "runs again now; " + see
+	case !s.Next.IsZero():
+		return "next run in " + max(time.Until(s.Next), 0).Round(time.Second).String() + "; " + see
+	}
+	return see
+}
+
+// heldProblems are the datasets that work left behind still locks.
+func (d *Daemon) heldProblems() []client.Problem {
+	var problems []client.Problem
+	for _, h := range d.held.Held() {
+		problems = append(problems, client.Problem{Dataset: h.Lock, State: cairn.StateStuck.String(), Since: h.Since,
+			What: h.Why.Error(), Next: "locked until that work ends"})
+	}
+	return problems
+}
