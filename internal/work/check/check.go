@@ -71,8 +71,13 @@ type Result struct {
 type Options struct {
 	Only  []string      // names of rules; empty is all
 	Limit time.Duration // a rule that takes longer is given up; 0 is two minutes
-	Log   *slog.Logger
-	Done  func(Result) // told of each result as it comes; may be nil
+
+	// Patience is how long the place may take to notice that a context ended or a
+	// stream was closed; 0 is ten seconds.
+	Patience time.Duration
+
+	Log  *slog.Logger
+	Done func(Result) // told of each result as it comes; may be nil
 }
 
 // Rules lists all rules in the order in which they run.
@@ -85,6 +90,9 @@ func Rules() []Rule {
 func Run(ctx context.Context, f Fixture, o Options) ([]Result, error) {
 	if o.Limit == 0 {
 		o.Limit = 2 * time.Minute
+	}
+	if o.Patience == 0 {
+		o.Patience = 10 * time.Second
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -124,7 +132,7 @@ func (f Fixture) check(ctx context.Context, r Rule, o Options) Result {
 	}
 	begin := time.Now()
 	err, _ := watchdog.Run(ctx, &watchdog.Progress{}, watchdog.Options{Op: "check rule", Subject: r.Name, Limit: o.Limit},
-		func(ctx context.Context) error { return f.inLab(ctx, r) })
+		func(ctx context.Context) error { return f.inLab(ctx, r, o) })
 	res.Took = time.Since(begin)
 	var none notOffered
 	switch {
@@ -159,8 +167,8 @@ func (f failure) Error() string    { return string(f) }
 func (n notOffered) Error() string { return string(n) }
 
 // inLab runs the rule on datasets of its own and removes them.
-func (f Fixture) inLab(ctx context.Context, r Rule) (err error) {
-	l := &lab{Endpoint: f.Endpoint, ctx: ctx, fixture: f, folder: f.Prefix + "/" + r.Name}
+func (f Fixture) inLab(ctx context.Context, r Rule, o Options) (err error) {
+	l := &lab{Endpoint: f.Endpoint, ctx: ctx, fixture: f, folder: f.Prefix + "/" + r.Name, patience: o.Patience}
 	defer func() {
 		switch end := recover().(type) {
 		case nil:
@@ -168,8 +176,8 @@ func (f Fixture) inLab(ctx context.Context, r Rule) (err error) {
 			err = end
 		case notOffered:
 			err = end
-		default:
-			panic(end)
+		default: // whatever a place answers, the other rules are still checked
+			err = failure(fmt.Sprintf("an answer that the rule cannot read: %v", end))
 		}
 		if cleanup := l.remove(); err == nil {
 			err = cleanup

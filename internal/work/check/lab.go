@@ -3,6 +3,7 @@ package check
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -26,10 +27,11 @@ const (
 // own. Its methods end the rule when the endpoint does not do what any rule needs.
 type lab struct {
 	*cairn.Endpoint
-	ctx     context.Context
-	fixture Fixture
-	folder  string
-	made    []string
+	ctx      context.Context
+	fixture  Fixture
+	folder   string
+	patience time.Duration
+	made     []string
 }
 
 // fail ends the rule.
@@ -95,11 +97,11 @@ func noise(seed string, n int) []byte {
 	h := fnv.New64a()
 	h.Write([]byte(seed))
 	r := rand.New(rand.NewPCG(h.Sum64(), 1))
-	p := make([]byte, n)
-	for i := range p {
-		p[i] = byte(r.Uint32())
+	p := make([]byte, 0, n+8)
+	for len(p) < n {
+		p = binary.LittleEndian.AppendUint64(p, r.Uint64())
 	}
-	return p
+	return p[:n:n]
 }
 
 // point is a version that a rule knows the content of.

@@ -220,6 +220,9 @@ func concurrent(l *lab) {
 // oneOfEach captures, lists, reads and destroys beside others that do the same.
 func (l *lab) oneOfEach(ds, other, name string, p point) error {
 	got, err := l.Snapshots.Snapshot(l.ctx, name, []string{ds, other}, false)
+	if err == nil && len(got) != 2 {
+		err = fmt.Errorf("snapshot of two datasets has %d results", len(got))
+	}
 	if err != nil {
 		return err
 	}

@@ -195,8 +195,8 @@ func receiveCancel(l *lab) {
 		if err == nil || !errors.Is(err, context.Canceled) && !errors.Is(err, cairn.KindCanceled) {
 			l.fail("the receive ended with %v", err)
 		}
-	case <-time.After(10 * time.Second):
-		l.fail("the receive goes on 10 s after its context ended")
+	case <-time.After(l.patience):
+		l.fail("the receive goes on %s after its context ended", l.patience)
 	}
 	l.wantVersions(ds, "after a cancel", "@a")
 	_, err := l.receive(l.encode(ds, &points[0], points[1], nil))

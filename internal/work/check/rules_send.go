@@ -170,9 +170,9 @@ func sendHolds(l *lab) {
 	l.eventually("destroy after the stream is closed", func() error { return l.destroyOne(ds, points[1].VersionID) })
 }
 
-// eventually tries for a few seconds: over a wire an end takes a moment to arrive.
+// eventually tries for a while: over a wire an end takes a moment to arrive.
 func (l *lab) eventually(what string, try func() error) {
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(l.patience)
 	for {
 		err := try()
 		if err == nil {
@@ -202,8 +202,8 @@ func sendCancel(l *lab) {
 	}()
 	select {
 	case err = <-done:
-	case <-time.After(10 * time.Second):
-		l.fail("the stream goes on 10 s after its context ended")
+	case <-time.After(l.patience):
+		l.fail("the stream goes on %s after its context ended", l.patience)
 	}
 	if err == nil {
 		l.fail("the stream ends with EOF although its context ended")
