@@ -1,0 +1,287 @@
+package crash_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+
+	"cairn"
+	"cairn/internal/system/volume"
+	"cairn/internal/system/volume/catalog"
+	"cairn/internal/testkit/fakedisk"
+)
+
+// after is a volume that was opened after a cut, and what it may be.
+type after struct {
+	w       workload
+	h       *history
+	cut     int
+	disk    *fakedisk.Disk
+	v       *volume.Volume
+	dev     cairn.BlockDevice
+	present []*version // by order
+	blocks  []int64    // that any operation ever touched
+}
+
+// check opens the volume on a disk as a cut left it and compares it with the
+// model. A disk without a catalog is right as long as the volume was not made.
+func (l *live) check(disk *fakedisk.Disk, cut int) error {
+	a := &after{w: l.w, h: l.h, cut: cut, disk: disk, blocks: l.h.blocks()}
+	var err error
+	a.v, err = volume.Open(context.Background(), disk, l.w.options(l.faults))
+	if err != nil {
+		if made := l.h.sizes[0].span; !made.doneAt(cut) && errors.Is(err, cairn.KindNotFound) {
+			return nil
+		}
+		return err
+	}
+	a.dev = a.v.Device()
+	for _, step := range []func() error{a.checkVersions, a.checkContent, a.checkChanges, a.goOn} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkVersions compares the catalog with what the model allows.
+func (a *after) checkVersions() error {
+	l, err := catalog.Open(a.disk)
+	if err != nil {
+		return err
+	}
+	st := l.State()
+	if err := l.Close(); err != nil {
+		return err
+	}
+	found := map[cairn.VersionID]catalog.Version{}
+	last := uint64(0)
+	for _, v := range st.Versions {
+		found[v.ID()] = v
+		if v.Order < last {
+			return fmt.Errorf("version %s stands before its elder", v.Name)
+		}
+		last = v.Order
+		if v.Damaged {
+			return fmt.Errorf("version %s is said to be damaged", v.Name)
+		}
+	}
+	for _, v := range a.h.versions {
+		got, exists := found[v.id]
+		delete(found, v.id)
+		switch {
+		case exists && !v.mayExist(a.cut):
+			return fmt.Errorf("version %s is there, but must not be", v.id.Name)
+		case !exists && v.mustExist(a.cut):
+			return fmt.Errorf("version %s is gone", v.id.Name)
+		case exists && (got.Order != v.order || got.Size != v.sectors*sectorSize):
+			return fmt.Errorf("version %s has order %d and %d bytes, not %d and %d", v.id.Name, got.Order, got.Size, v.order, v.sectors*sectorSize)
+		case exists:
+			a.present = append(a.present, v)
+		}
+	}
+	for id := range found {
+		return fmt.Errorf("version %s was never made", id.Name)
+	}
+	return a.checkHeirs(st)
+}
+
+// checkHeirs: of a snapshot and the bookmark that takes its place, one is there.
+func (a *after) checkHeirs(st *catalog.State) error {
+	for _, v := range a.h.versions {
+		if v.heir == nil || !v.heir.mayExist(a.cut) || !v.mustExist(v.gone.start) {
+			continue
+		}
+		_, snap := st.Find(v.id.Name)
+		_, mark := st.Find(v.heir.id.Name)
+		if snap == mark && !v.heir.gone.begunAt(a.cut) {
+			return fmt.Errorf("of %s and %s both or none are there", v.id.Name, v.heir.id.Name)
+		}
+	}
+	return nil
+}
+
+// sectors is the head's size, when it is one that the cut allows.
+func (a *after) sectors() (int64, error) {
+	got := a.dev.Size() / sectorSize
+	for i, s := range a.h.sizes {
+		replaced := i+1 < len(a.h.sizes) && a.h.sizes[i+1].doneAt(a.cut)
+		if s.begunAt(a.cut) && !replaced && got == s.sectors {
+			return got, nil
+		}
+	}
+	return 0, fmt.Errorf("the head has %d sectors", got)
+}
+
+func (a *after) checkContent() error {
+	for _, v := range a.present {
+		if !v.snapshot() {
+			continue
+		}
+		if err := checkSnapshot(a.v, v, a.blocks); err != nil {
+			return err
+		}
+	}
+	sectors, err := a.sectors()
+	if err != nil {
+		return err
+	}
+	return checkHead(a.dev, sectors, a.blocks, func(s int64) []uint32 { return a.h.allowed(s, a.cut) })
+}
+
+// checkChanges looks at the change sets from each version to the next and to the
+// head, and from the oldest to each.
+func (a *after) checkChanges() error {
+	for i, from := range a.present {
+		if err := a.checkChange(from, nil); err != nil {
+			return err
+		}
+		if i+1 < len(a.present) {
+			if err := a.checkChange(from, a.present[i+1]); err != nil {
+				return err
+			}
+		}
+		if i > 1 {
+			if err := a.checkChange(a.present[0], from); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (a *after) checkChange(from, to *version) error {
+	id, what := cairn.VersionID{}, from.id.Name+" to head"
+	if to != nil {
+		id, what = to.id, from.id.Name+" to "+to.id.Name
+	}
+	changed := map[int64]bool{}
+	for e, err := range a.v.Changed(context.Background(), from.id, id) {
+		if err != nil {
+			return err
+		}
+		for b := e.Offset / blockSize; b*blockSize < e.End(); b++ {
+			changed[b] = true
+		}
+	}
+	if err := a.missing(from, to, changed); err != nil {
+		return fmt.Errorf("changes from %s: %w", what, err)
+	}
+	if err := a.excess(from, to, changed); err != nil {
+		return fmt.Errorf("changes from %s: %w", what, err)
+	}
+	return nil
+}
+
+// missing: each block that differs is in the change set.
+func (a *after) missing(from, to *version, changed map[int64]bool) error {
+	size, content := a.dev.Size()/sectorSize, func(s int64, p []byte) uint32 {
+		id, _ := unstamp(p, s)
+		return id
+	}
+	p := make([]byte, blockSize)
+	if to != nil {
+		size, content = to.sectors, func(s int64, _ []byte) uint32 { return to.content[s] }
+	}
+	for _, b := range a.blocks {
+		n := min(blockSize, size*sectorSize-b*blockSize)
+		if n <= 0 || changed[b] {
+			continue
+		}
+		if to == nil {
+			if err := a.dev.ReadAt(context.Background(), p[:n], b*blockSize); err != nil {
+				return err
+			}
+		}
+		for i := range n / sectorSize {
+			s := b*perBlock + i
+			was := from.content[s]
+			if s >= from.sectors {
+				was = never & 0xffffffff // grown: counts as changed
+			}
+			if now := content(s, p[i*sectorSize:(i+1)*sectorSize]); now != was {
+				return fmt.Errorf("block %d is not among them, but sector %d held write %d and holds %d", b, s, was, now)
+			}
+		}
+	}
+	return nil
+}
+
+// excess: no block is in the change set that was neither written nor covered by an
+// intent mark of the open interval. Sets that were closed before the cut are exact.
+func (a *after) excess(from, to *version, changed map[int64]bool) error {
+	end, sectors := a.cut, a.dev.Size()/sectorSize
+	if to != nil {
+		end, sectors = min(end, to.made.end), to.sectors
+	}
+	written, regions := a.h.written(from.made.start, end)
+	if to != nil && !a.h.killed(from.made.start, end) {
+		regions = nil
+	}
+	excess := int64(0)
+	for b := range changed {
+		grown := from.sectors != sectors && (b+1)*perBlock > min(from.sectors, sectors)
+		switch {
+		case written[b] || grown:
+		case !regions[b*blockSize/regionSize]:
+			return fmt.Errorf("block %d is among them, but was not written", b)
+		default:
+			excess++
+		}
+	}
+	lives := int64(1 + len(a.h.kills))
+	if limit := lives * (a.w.active + regionSize) / blockSize; excess > limit {
+		return fmt.Errorf("%d blocks more than written, the limit is %d", excess, limit)
+	}
+	return nil
+}
+
+// goOn uses the volume after the cut: blocks are overwritten, a version is
+// captured, the power is cut once more somewhere in that; snapshots stay as they
+// were.
+func (a *after) goOn() error {
+	ctx := context.Background()
+	rng := rand.New(rand.NewPCG(uint64(a.cut), a.w.seed))
+	sectors := a.dev.Size() / sectorSize
+	id := uint32(1 << 30)
+	for range min(12, len(a.blocks)) {
+		b := a.blocks[rng.IntN(len(a.blocks))]
+		if (b+1)*perBlock > sectors {
+			continue
+		}
+		id++
+		p := make([]byte, blockSize)
+		stamp(p, b*perBlock, id)
+		if err := a.dev.WriteAt(ctx, p, b*blockSize, cairn.FUA); err != nil {
+			return fmt.Errorf("going on: %w", err)
+		}
+	}
+	if _, err := a.v.Snapshot(ctx, "@later"); err != nil {
+		return fmt.Errorf("going on: %w", err)
+	}
+	if err := a.snapshotsStand(a.v); err != nil {
+		return fmt.Errorf("going on: %w", err)
+	}
+	again := a.disk.Replay()
+	again.Seek(rng.IntN(a.disk.Len() + 1))
+	v, err := volume.Open(ctx, again.Crash(fakedisk.Subset(rng.IntN(5))), a.w.options(0))
+	if err != nil {
+		return fmt.Errorf("after a second cut at %d: %w", again.Pos(), err)
+	}
+	if err := a.snapshotsStand(v); err != nil {
+		return fmt.Errorf("after a second cut at %d: %w", again.Pos(), err)
+	}
+	return nil
+}
+
+func (a *after) snapshotsStand(e *volume.Volume) error {
+	for _, v := range a.present {
+		if v.snapshot() {
+			if err := checkSnapshot(e, v, a.blocks); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

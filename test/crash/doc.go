@@ -1,0 +1,24 @@
+// Package crash holds the crash harness of the volume engine: seeded workloads run
+// on a recording disk (internal/testkit/fakedisk) beside a model that is too
+// simple to be wrong, the power is cut after every entry of the disk's log, and
+// what the engine makes of the rest is compared with what the model allows.
+//
+// A cut is right when the volume opens; every version that was committed is there,
+// and every one that was given up is not; every snapshot reads bit for bit as it
+// did when it was captured; every flushed write is in the head, and each sector of
+// the others is old or new; change sets hold every block that differs, and beyond
+// what was written only what intent marks of the open interval cover; and all this
+// is still so after more writes and another cut.
+//
+// Operations can be nested: one runs to its end while the other stands still
+// before a chosen call to the disk. So captures, writes and reads interleave
+// the same way each time.
+//
+// A failure prints the operations, shortened as far as the failure allows, and the
+// command that replays it:
+//
+//	go test ./test/crash -run TestCuts -seed N -cut C -subset S -v
+//
+// The flags -seeds and -from choose more seeds, -subsets how many random outcomes
+// each cut is tried with. With -race the same runs look for data races.
+package crash

@@ -1,0 +1,184 @@
+package crash_test
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+
+	"cairn"
+)
+
+// never is a log position behind every other.
+const never = math.MaxInt
+
+// span is the part of the disk's log that an operation made: a cut at start or
+// before knows nothing of it, one at end or behind knows it was acknowledged.
+type span struct{ start, end int }
+
+func (s span) begunAt(cut int) bool { return s.start < cut }
+func (s span) doneAt(cut int) bool  { return s.end <= cut }
+
+// change is one write, zeroing, discard, rollback or shrinking.
+type change struct {
+	span
+	first, count int64 // sectors
+	durable      bool  // when it is done
+	value        map[int64]uint32
+	vague        bool // a discard, which may have left what was there
+}
+
+// version is a snapshot or bookmark, now or once.
+type version struct {
+	id      cairn.VersionID
+	order   uint64
+	sectors int64
+	content map[int64]uint32 // sectors that are not zero
+	made    span             // of the snapshot's capture, also for bookmarks made of it later
+	named   span             // of this name
+	gone    span
+	heir    *version // the bookmark that took its place
+}
+
+func (v *version) snapshot() bool { return v.id.IsSnapshot() }
+
+// history is the model: what was done and seen, with the place in the log.
+type history struct {
+	size     int64            // sectors of the head now
+	now      map[int64]uint32 // sectors of the head that are not zero
+	changes  []change
+	bySector map[int64][]int // changes
+	flushes  []span
+	sizes    []sized
+	versions []*version // by order; bookmarks before their snapshot
+	kills    []int
+}
+
+type sized struct {
+	span
+	sectors int64
+}
+
+func newHistory(sectors int64) *history {
+	return &history{size: sectors, now: map[int64]uint32{}, bySector: map[int64][]int{}, sizes: []sized{{sectors: sectors}}}
+}
+
+// record adds a change whose outcome is known.
+func (h *history) record(c change) {
+	h.changes = append(h.changes, c)
+	for s := c.first; s < c.first+c.count; s++ {
+		h.bySector[s] = append(h.bySector[s], len(h.changes)-1)
+		if id := c.value[s]; id != 0 {
+			h.now[s] = id
+		} else {
+			delete(h.now, s)
+		}
+	}
+}
+
+// blocks is every block that was ever touched, ascending.
+func (h *history) blocks() []int64 {
+	set := map[int64]bool{}
+	for s := range h.bySector {
+		set[s/perBlock] = true
+	}
+	return slices.Sorted(maps.Keys(set))
+}
+
+// present lists the versions that exist now.
+func (h *history) present() []*version {
+	var out []*version
+	for _, v := range h.versions {
+		if v.gone.start == never {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+func (h *history) snapshots() []*version {
+	return slices.DeleteFunc(h.present(), func(v *version) bool { return !v.snapshot() })
+}
+
+// add puts a version in its place.
+func (h *history) add(v *version) {
+	v.gone = span{never, never}
+	h.versions = append(h.versions, v)
+	slices.SortStableFunc(h.versions, func(a, b *version) int {
+		if a.order != b.order {
+			return int(int64(a.order) - int64(b.order))
+		}
+		return int(a.id.Name[0]) - int(b.id.Name[0])
+	})
+}
+
+// allowed is what a sector of the head may hold after a cut: what was last
+// flushed, or any change since that had begun.
+func (h *history) allowed(sector int64, cut int) []uint32 {
+	flushed := -1 // changes acknowledged by then are on the disk
+	for _, f := range h.flushes {
+		if f.doneAt(cut) {
+			flushed = max(flushed, f.start)
+		}
+	}
+	floor, last := -1, -1 // changes acknowledged by floor are overwritten by the last one for good
+	for _, i := range h.bySector[sector] {
+		if c := &h.changes[i]; !c.vague && (c.end <= flushed || c.durable && c.doneAt(cut)) && c.start >= floor {
+			floor, last = c.start, i
+		}
+	}
+	var ids []uint32
+	if last < 0 {
+		ids = append(ids, 0)
+	}
+	for _, i := range h.bySector[sector] {
+		c := &h.changes[i]
+		if (c.begunAt(cut) || c.doneAt(cut)) && (c.end > floor || i >= last) {
+			ids = append(ids, c.value[sector])
+		}
+	}
+	return ids
+}
+
+// written tells which blocks were written between two positions of the log, and
+// which of them intent marks may cover: those of the regions around.
+func (h *history) written(from, to int) (blocks, regions map[int64]bool) {
+	blocks, regions = map[int64]bool{}, map[int64]bool{}
+	for _, c := range h.changes {
+		if c.end <= from || c.start >= to || c.count == 0 {
+			continue
+		}
+		for b := c.first / perBlock; b <= (c.first+c.count-1)/perBlock; b++ {
+			blocks[b] = true
+			regions[b*blockSize/regionSize] = true
+		}
+	}
+	return blocks, regions
+}
+
+// killed tells whether the engine had to recover between two positions.
+func (h *history) killed(from, to int) bool {
+	return slices.ContainsFunc(h.kills, func(at int) bool { return at >= from && at <= to })
+}
+
+// mustExist and mayExist say what a cut leaves of a version's name.
+func (v *version) mustExist(cut int) bool { return v.named.doneAt(cut) && !v.gone.begunAt(cut) }
+func (v *version) mayExist(cut int) bool  { return v.named.begunAt(cut) && !v.gone.doneAt(cut) }
+
+// same compares sectors of something with what it should hold; sectors at end and
+// behind do not exist.
+func same(what string, p []byte, first, end int64, want func(sector int64) []uint32) error {
+	for i := range int64(len(p) / sectorSize) {
+		if first+i >= end {
+			break
+		}
+		got, err := unstamp(p[i*sectorSize:(i+1)*sectorSize], first+i)
+		if err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		if ids := want(first + i); !slices.Contains(ids, got) {
+			return fmt.Errorf("%s: sector %d (block %d) holds write %d, not one of %v", what, first+i, (first+i)/perBlock, got, ids)
+		}
+	}
+	return nil
+}

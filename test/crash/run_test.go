@@ -1,0 +1,419 @@
+package crash_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync/atomic"
+	"time"
+
+	"cairn"
+	"cairn/internal/system/volume"
+	"cairn/internal/testkit/fakedisk"
+)
+
+// live is a workload under way.
+type live struct {
+	w      workload
+	faults volume.Fault
+	disk   *fakedisk.Disk
+	v      *volume.Volume
+	dev    cairn.BlockDevice
+	h      *history
+	nextID atomic.Uint32
+	names  int
+}
+
+func (w workload) options(faults volume.Fault) volume.Options {
+	return volume.Options{Name: "v", SegmentBytes: w.segment, ActiveBytes: w.active, Faults: faults}
+}
+
+// run makes a volume and does the workload on it. What the engine shows while the
+// power is on is checked on the way.
+func (w workload) run(faults volume.Fault) (*live, error) {
+	l := &live{w: w, faults: faults, disk: fakedisk.New(), h: newHistory(w.sectors)}
+	if err := volume.Create(context.Background(), l.disk, volume.CreateOptions{Size: w.sectors * sectorSize}); err != nil {
+		return l, err
+	}
+	l.h.sizes[0].span = span{0, l.disk.Len()}
+	if err := l.open(); err != nil {
+		return l, err
+	}
+	for i, o := range w.ops {
+		if err := l.do(o); err != nil {
+			return l, fmt.Errorf("live, operation %d, %v: %w", i, o, err)
+		}
+	}
+	return l, nil
+}
+
+func (l *live) open() error {
+	v, err := volume.Open(context.Background(), l.disk, l.w.options(l.faults))
+	if err != nil {
+		return err
+	}
+	l.v, l.dev = v, v.Device()
+	return nil
+}
+
+// task is an operation that has ended and whose outcome is still to be looked at.
+type task struct {
+	op   op
+	span span
+	err  error
+	id   uint32        // of what a write wrote
+	made cairn.Version // by a capture
+	of   *version      // what it was about
+	also []*version
+	bad  error // found while it ran
+}
+
+// changes tells whether the task changed blocks in its range.
+func (t *task) changes() bool { return t.op.kind <= opDiscard && t.op.count > 0 }
+
+// do performs an operation, and the one nested in it at its place.
+func (l *live) do(o op) error {
+	var inner *task
+	var began atomic.Bool
+	done := make(chan struct{})
+	start := func() {
+		if began.CompareAndSwap(false, true) {
+			l.disk.OnCall(nil)
+			inner = l.perform(*o.nested)
+			close(done)
+		}
+	}
+	if o.nested != nil {
+		calls := atomic.Int32{}
+		l.disk.OnCall(func(fakedisk.Call) error {
+			if int(calls.Add(1)-1) == o.at {
+				go start()
+				select {
+				case <-done:
+				case <-time.After(50 * time.Millisecond): // it waits for the outer one
+				}
+			}
+			return nil
+		})
+	}
+	outer := l.perform(o)
+	tasks := []*task{outer}
+	if o.nested != nil {
+		start() // when the outer one made too few calls
+		<-done
+		tasks = append(tasks, inner)
+	}
+	return l.settle(tasks)
+}
+
+// perform makes one operation's calls to the engine.
+func (l *live) perform(o op) *task {
+	ctx := context.Background()
+	t := &task{op: o, span: span{start: l.disk.Len()}}
+	t.op.count = max(0, min(o.count, l.h.size-o.first))
+	if o.kind <= opDiscard && t.op.count == 0 {
+		t.span.end = t.span.start
+		return t // the volume has shrunk below it
+	}
+	off, n := t.op.first*sectorSize, t.op.count*sectorSize
+	var flags cairn.WriteFlags
+	if o.fua {
+		flags = cairn.FUA
+	}
+	switch o.kind {
+	case opWrite:
+		t.id = l.nextID.Add(1)
+		p := make([]byte, n)
+		stamp(p, t.op.first, t.id)
+		t.err = l.dev.WriteAt(ctx, p, off, flags)
+	case opZero:
+		t.err = l.dev.WriteZeroes(ctx, off, n, flags|cairn.WriteFlags(o.pick%2)*cairn.MayUnmap)
+	case opDiscard:
+		t.err = l.dev.Discard(ctx, off, n)
+	case opFlush:
+		t.err = l.dev.Flush(ctx)
+	case opCapture:
+		t.made, t.err = l.v.Snapshot(ctx, fmt.Sprintf("@n%d", l.nextID.Add(1)))
+	case opResize:
+		if l.dev.Size() != o.first*sectorSize {
+			t.err = l.v.Resize(ctx, o.first*sectorSize)
+		}
+	case opReopen, opKill:
+		if o.kind == opReopen {
+			t.err = errors.Join(l.dev.Close(), l.v.Close())
+		}
+		t.err = errors.Join(t.err, l.open())
+	default:
+		l.performOn(ctx, t)
+	}
+	t.span.end = l.disk.Len()
+	return t
+}
+
+// performOn is perform for operations on a version.
+func (l *live) performOn(ctx context.Context, t *task) {
+	from := l.h.snapshots()
+	if t.op.kind == opDestroy {
+		from = l.h.present()
+	}
+	if len(from) == 0 {
+		return
+	}
+	v := from[t.op.pick%len(from)]
+	t.of = v
+	switch t.op.kind {
+	case opBookmark, opDegrade:
+		t.made, t.err = l.v.Bookmark(ctx, v.id, fmt.Sprintf("#b%d", l.nextID.Add(1)), t.op.kind == opDegrade)
+	case opDestroy:
+		ids := []cairn.VersionID{v.id}
+		if next := from[(t.op.pick+1)%len(from)]; t.op.fua && next != v {
+			t.also, ids = []*version{next}, append(ids, next.id)
+		}
+		var errs []error
+		errs, t.err = l.v.Destroy(ctx, ids)
+		t.err = errors.Join(append(errs, t.err)...)
+	case opRollback:
+		l.rollback(ctx, t)
+	case opRead:
+		t.bad = checkSnapshot(l.v, v, l.h.blocks())
+	}
+}
+
+func (l *live) rollback(ctx context.Context, t *task) {
+	for _, v := range l.h.present() {
+		if v.order > t.of.order {
+			t.also = append(t.also, v)
+		}
+	}
+	t.err = l.dev.Close()
+	err := l.v.Rollback(ctx, t.of.id, t.op.fua)
+	l.dev = l.v.Device()
+	if len(t.also) > 0 && !t.op.fua {
+		if !errors.Is(err, cairn.KindConflict) {
+			t.err = errors.Join(t.err, fmt.Errorf("rollback below newer versions: %w", err))
+		}
+		t.of, t.also = nil, nil // nothing happened
+		return
+	}
+	t.err = errors.Join(t.err, err)
+}
+
+// settle looks at what operations that ran side by side left, and enters it into
+// the model.
+func (l *live) settle(tasks []*task) error {
+	before := maps.Clone(l.h.now)
+	for _, t := range tasks {
+		if t.err != nil {
+			return t.err
+		}
+		if t.bad != nil {
+			return t.bad
+		}
+	}
+	for _, t := range tasks {
+		if t.changes() {
+			if err := l.settleChange(t, tasks, before); err != nil {
+				return err
+			}
+		}
+	}
+	for _, t := range tasks {
+		if err := l.settleOther(t, tasks, before); err != nil {
+			return err
+		}
+	}
+	for _, t := range tasks {
+		if err := l.checkAround(t.op); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// values lists what a sector may hold after the tasks: what they write, or what
+// was there when they need not have.
+func values(tasks []*task, sector int64, before map[int64]uint32, mayBeOld bool) []uint32 {
+	var ids []uint32
+	old := true
+	for _, t := range tasks {
+		if t.changes() && sector >= t.op.first && sector < t.op.first+t.op.count {
+			ids = append(ids, t.id)
+			old = old && t.op.kind == opDiscard
+		}
+	}
+	if old || mayBeOld {
+		ids = append(ids, before[sector])
+	}
+	return ids
+}
+
+func (l *live) settleChange(t *task, tasks []*task, before map[int64]uint32) error {
+	p := make([]byte, t.op.count*sectorSize)
+	if err := l.dev.ReadAt(context.Background(), p, t.op.first*sectorSize); err != nil {
+		return err
+	}
+	err := same("head", p, t.op.first, never, func(s int64) []uint32 { return values(tasks, s, before, false) })
+	if err != nil {
+		return err
+	}
+	c := change{span: t.span, first: t.op.first, count: t.op.count, durable: t.op.fua && t.op.kind != opDiscard, value: map[int64]uint32{}}
+	seen := map[int64]uint32{}
+	for i := range t.op.count {
+		s := t.op.first + i
+		seen[s], _ = unstamp(p[i*sectorSize:(i+1)*sectorSize], s)
+		c.value[s] = t.id
+		if seen[s] != 0 {
+			c.vague = t.op.kind == opDiscard
+		}
+	}
+	l.h.record(c)
+	for s, id := range seen {
+		if delete(l.h.now, s); id != 0 {
+			l.h.now[s] = id
+		}
+	}
+	return nil
+}
+
+func (l *live) settleOther(t *task, tasks []*task, before map[int64]uint32) error {
+	h := l.h
+	switch t.op.kind {
+	case opFlush, opReopen:
+		h.flushes = append(h.flushes, t.span)
+	case opKill:
+		h.kills = append(h.kills, t.span.start)
+	case opCapture:
+		return l.settleCapture(t, tasks, before)
+	case opBookmark, opDegrade:
+		if t.of == nil {
+			return nil
+		}
+		b := &version{id: t.made.VersionID, order: t.of.order, sectors: t.of.sectors, content: t.of.content, made: t.of.made, named: t.span}
+		h.add(b)
+		if t.op.kind == opDegrade {
+			t.of.gone, t.of.heir = t.span, b
+		}
+	case opDestroy:
+		for _, v := range append(t.also, t.of) {
+			if v != nil {
+				v.gone = t.span
+			}
+		}
+	case opResize:
+		l.resized(t.span, t.op.first)
+	case opRollback:
+		l.settleRollback(t)
+	}
+	return nil
+}
+
+func (l *live) settleCapture(t *task, tasks []*task, before map[int64]uint32) error {
+	v := &version{id: t.made.VersionID, order: t.made.Order, sectors: t.made.Size / sectorSize, content: map[int64]uint32{}, made: t.span, named: t.span}
+	if v.sectors != l.h.size {
+		return fmt.Errorf("snapshot of %d sectors, the head has %d", v.sectors, l.h.size)
+	}
+	err := eachBlock(l.v, v, l.h.blocks(), func(p []byte, first int64) error {
+		err := same("new snapshot "+v.id.Name, p, first, v.sectors, func(s int64) []uint32 { return values(tasks, s, before, true) })
+		for i := range int64(perBlock) {
+			if id, _ := unstamp(p[i*sectorSize:(i+1)*sectorSize], first+i); id != 0 && first+i < v.sectors {
+				v.content[first+i] = id
+			}
+		}
+		return err
+	})
+	l.h.add(v)
+	return err
+}
+
+// resized enters a new size: what a shrinking cuts off is gone at once.
+func (l *live) resized(s span, sectors int64) {
+	h := l.h
+	if sectors < h.size {
+		h.record(change{span: s, first: sectors, count: h.size - sectors, durable: true, value: map[int64]uint32{}})
+	}
+	if sectors != h.size {
+		h.size = sectors
+		h.sizes = append(h.sizes, sized{s, sectors})
+	}
+}
+
+func (l *live) settleRollback(t *task) {
+	if t.of == nil {
+		return
+	}
+	l.resized(t.span, t.of.sectors)
+	for s := range l.h.bySector {
+		if s < t.of.sectors {
+			l.h.record(change{span: t.span, first: s, count: 1, durable: true, value: map[int64]uint32{s: t.of.content[s]}})
+		}
+	}
+	for _, v := range t.also {
+		v.gone = t.span
+	}
+}
+
+// checkAround compares the head and every snapshot with the model where the
+// operation was.
+func (l *live) checkAround(o op) error {
+	var blocks []int64
+	for b := o.first / perBlock; b*perBlock < min(o.first+o.count, l.h.size); b++ {
+		blocks = append(blocks, b)
+	}
+	if o.kind > opDiscard {
+		blocks = l.h.blocks()
+	}
+	for _, v := range l.h.snapshots() {
+		if err := checkSnapshot(l.v, v, blocks); err != nil {
+			return err
+		}
+	}
+	return checkHead(l.dev, l.h.size, blocks, func(s int64) []uint32 { return []uint32{l.h.now[s]} })
+}
+
+// eachBlock reads blocks of a snapshot, padded with zeroes behind its end.
+func eachBlock(e *volume.Volume, v *version, blocks []int64, f func(p []byte, first int64) error) error {
+	ctx := context.Background()
+	r, err := e.OpenVersion(ctx, v.id)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = r.Close() }()
+	for _, b := range blocks {
+		p := make([]byte, blockSize)
+		n := min(blockSize, v.sectors*sectorSize-b*blockSize)
+		if n <= 0 {
+			continue
+		}
+		if err := r.ReadAt(ctx, p[:n], b*blockSize); err != nil {
+			return err
+		}
+		if err := f(p, b*perBlock); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkSnapshot(e *volume.Volume, v *version, blocks []int64) error {
+	return eachBlock(e, v, blocks, func(p []byte, first int64) error {
+		return same("snapshot "+v.id.Name, p, first, v.sectors, func(s int64) []uint32 { return []uint32{v.content[s]} })
+	})
+}
+
+func checkHead(dev cairn.BlockDevice, sectors int64, blocks []int64, want func(int64) []uint32) error {
+	p := make([]byte, blockSize)
+	for _, b := range blocks {
+		n := min(blockSize, sectors*sectorSize-b*blockSize)
+		if n <= 0 {
+			continue
+		}
+		if err := dev.ReadAt(context.Background(), p[:n], b*blockSize); err != nil {
+			return err
+		}
+		if err := same("head", p[:n], b*perBlock, sectors, want); err != nil {
+			return err
+		}
+	}
+	return nil
+}
