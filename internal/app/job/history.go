@@ -28,8 +28,9 @@ const (
 
 // Store keeps the histories of a daemon's jobs in one folder. One process writes it.
 type Store struct {
-	fs  blockio.FS
-	log *slog.Logger
+	fs      blockio.FS
+	log     *slog.Logger
+	maxFile int64 // fileBytes, smaller in tests
 }
 
 // Open returns the store in the folder that fsys is. The logger is told about
@@ -38,7 +39,7 @@ func Open(fsys blockio.FS, log *slog.Logger) *Store {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Store{fs: fsys, log: log}
+	return &Store{fs: fsys, log: log, maxFile: fileBytes}
 }
 
 // History opens the history of a job, making it when there is none. A torn tail is
@@ -50,7 +51,7 @@ func (s *Store) History(job string) (*History, error) {
 	if err := cairn.CheckDatasetName(job); err != nil {
 		return nil, err
 	}
-	h := &History{fs: s.fs, job: job, sync: syncEvery}
+	h := &History{fs: s.fs, job: job, sync: syncEvery, maxFile: s.maxFile}
 	text, err := readAll(s.fs, job+suffix)
 	if err != nil {
 		return fail(err)
@@ -83,9 +84,10 @@ func kindOf(err error) cairn.Kind {
 
 // History is one job's log. Its methods may be called from several goroutines.
 type History struct {
-	fs   blockio.FS
-	job  string
-	sync time.Duration // longest time that a step is not durable
+	fs      blockio.FS
+	job     string
+	sync    time.Duration // longest time that a step is not durable
+	maxFile int64
 
 	mu     sync.Mutex // guards what follows
 	file   blockio.File
@@ -164,7 +166,7 @@ func (h *History) Begin(r Run) (uint64, error) {
 	r.ID, r.Job, r.State = h.nextID, h.job, Running
 	h.nextID++
 	h.run.id, h.run.bytes, h.run.omitted = r.ID, 0, 0
-	if h.size > fileBytes {
+	if h.size > h.maxFile {
 		if err := h.rotate(); err != nil {
 			return r.ID, h.failed(err)
 		}

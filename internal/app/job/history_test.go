@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -43,6 +44,8 @@ func must(t *testing.T, err error) {
 		t.Fatal(err)
 	}
 }
+
+var errFault = errors.New("the disk says no")
 
 var t0 = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
@@ -145,7 +148,7 @@ func TestEveryTornTail(t *testing.T) {
 	whole, err := os.ReadFile(file)
 	must(t, err)
 	for n := range len(whole) + 1 {
-		must(t, os.WriteFile(file, append(whole[:n:n], "\x00\x00"...), 0o600))
+		must(t, os.WriteFile(file, append(whole[:n:n], make([]byte, 5000)...), 0o600))
 		h, err := job.Open(folder(t, dir), nil).History("nightly")
 		if err != nil {
 			t.Fatalf("cut at %d: %v", n, err)
@@ -169,7 +172,15 @@ func TestEveryTornTail(t *testing.T) {
 		}
 		record(t, h, 1)
 		must(t, h.Close())
-		if after := list(t, open(t, folder(t, dir))); len(after) != begun+1 || after[0].State != job.Done || len(after[0].Steps) != 2 {
+		var said bytes.Buffer
+		again, err := job.Open(folder(t, dir), slog.New(slog.NewTextHandler(&said, nil))).History("nightly")
+		must(t, err)
+		if said.Len() > 0 {
+			t.Fatalf("cut at %d: opened again, it said %s", n, &said)
+		}
+		after := list(t, again)
+		must(t, again.Close())
+		if len(after) != begun+1 || after[0].State != job.Done || len(after[0].Steps) != 2 {
 			t.Fatalf("cut at %d: recorded afterwards: %+v", n, after)
 		}
 	}
@@ -198,7 +209,7 @@ func TestFlippedByteHidesOnlyItsRecord(t *testing.T) {
 			t.Fatalf("byte %d: the flip was not noticed", i)
 		}
 		for _, r := range got {
-			if r.Job != "nightly" || r.ID != 1 && r.ID != 2 || len(r.Steps) > 4 {
+			if r.Job != "nightly" || r.ID != 1 && r.ID != 2 || len(r.Steps) > 2 {
 				t.Fatalf("byte %d: read %+v", i, r)
 			}
 			for _, s := range r.Steps {
@@ -207,6 +218,28 @@ func TestFlippedByteHidesOnlyItsRecord(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// Steps whose run has lost its beginning are nobody's.
+func TestStepsOfADamagedRunAreNotGivenToAnother(t *testing.T) {
+	dir := t.TempDir()
+	h := open(t, folder(t, dir))
+	record(t, h, 2)
+	must(t, h.Close())
+	file := filepath.Join(dir, "nightly.history")
+	whole, err := os.ReadFile(file)
+	must(t, err)
+	var rest []byte
+	for line := range bytes.Lines(whole) {
+		if !bytes.Contains(line, []byte(`{"run":1,"end"`)) && !bytes.Contains(line, []byte(`{"run":2,"begin"`)) {
+			rest = append(rest, line...)
+		}
+	}
+	must(t, os.WriteFile(file, rest, 0o600))
+	runs := list(t, open(t, folder(t, dir)))
+	if len(runs) != 1 || runs[0].State != job.Interrupted || len(runs[0].Steps) != 2 || len(runs[0].Verbs) != 1 {
+		t.Errorf("read %+v", runs)
 	}
 }
 
@@ -250,6 +283,9 @@ func TestHistoryIsBounded(t *testing.T) {
 		for _, s := range r.Steps {
 			if s.State == job.Failed {
 				failures++
+			}
+			if len(s.Error) > 1010 {
+				t.Errorf("an error of %d bytes was recorded", len(s.Error))
 			}
 		}
 		if failures != 5 || r.Omitted == 0 || len(r.Steps)+r.Omitted != 505 {
@@ -306,10 +342,30 @@ func TestFullDiskLosesNothingElse(t *testing.T) {
 	if err := h.End(job.Failed, t0, job.Failure{}); err == nil {
 		t.Error("End on a full disk succeeded")
 	}
+	var said bytes.Buffer
+	if _, err := job.Open(folder(t, dir), slog.New(slog.NewTextHandler(&said, nil))).History("nightly"); err != nil || said.Len() > 0 {
+		t.Errorf("opened after the failure: %v, said %s", err, &said)
+	}
 	disk.full = false
 	record(t, h, 1)
 	runs := list(t, open(t, folder(t, dir)))
 	if !slices.Equal(ids(runs), []uint64{3, 1}) || runs[0].State != job.Done || runs[1].State != job.Done {
+		t.Errorf("recorded %+v", runs)
+	}
+}
+
+func TestRunWhoseEndWasNotRecorded(t *testing.T) {
+	disk := &fullDisk{FS: folder(t, t.TempDir())}
+	must(t, open(t, disk).Close()) // makes the file
+	h := open(t, disk)
+	begin(t, h)
+	disk.full = true
+	if err := h.End(job.Done, t0, job.Failure{}); err == nil {
+		t.Error("End on a full disk succeeded")
+	}
+	disk.full = false
+	record(t, h, 1)
+	if runs := list(t, h); len(runs) != 2 || runs[1].State != job.Interrupted || runs[0].State != job.Done {
 		t.Errorf("recorded %+v", runs)
 	}
 }

@@ -394,6 +394,45 @@ func TestScheduleThatCannotBeTold(t *testing.T) {
 	})
 }
 
+func TestStuckOutweighsOtherFailures(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := run(t, job.Options{})
+		b.set("replicate", &cairn.Error{Op: "send", Kind: cairn.KindUnavailable}, 0)
+		b.set("prune", &cairn.Error{Op: "destroy", Kind: cairn.KindStuck}, 0)
+		_, err := b.job.Wake(t.Context(), job.Request{})
+		must(t, err)
+		synctest.Wait()
+		if r := b.newest(); r.State != job.Stuck || r.Kind != "stuck" || r.Verbs[1].State != job.Failed {
+			t.Errorf("recorded %+v", r)
+		}
+	})
+}
+
+// What a verb left behind reports later belongs to no run, least of all to the next.
+func TestLateStepsBelongToNoRun(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var late func(job.Step)
+		verb := job.Verb{Name: "replicate", Run: func(_ context.Context, in job.Input) error {
+			if late != nil {
+				late(job.Step{Dataset: "late", Failure: job.Failure{Error: "too late"}})
+			}
+			late = in.Step
+			return nil
+		}}
+		b := run(t, job.Options{Verbs: []job.Verb{verb}})
+		for range 2 {
+			_, err := b.job.Wake(t.Context(), job.Request{})
+			must(t, err)
+			synctest.Wait()
+		}
+		runs, err := b.job.Runs(0)
+		must(t, err)
+		if len(runs) != 2 || len(runs[0].Steps)+len(runs[1].Steps) != 0 {
+			t.Errorf("recorded %+v", runs)
+		}
+	})
+}
+
 func TestEndIsBounded(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		release := make(chan struct{})

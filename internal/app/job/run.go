@@ -153,7 +153,7 @@ func (j *Job) take(now time.Time) *pending {
 		}
 		p.merge(verbs, nil)
 	}
-	if !j.due.IsZero() && !now.Before(j.due) && (p != nil || !now.Before(j.earliest)) {
+	if !j.due.IsZero() && !now.Before(j.due) {
 		add(BySchedule, nil)
 		p.scheduled = true
 	}
