@@ -25,7 +25,7 @@ const (
 func upload(ctx context.Context, conn net.Conn, t Timings, body io.Reader, moved func(int64)) (bodyErr, connErr error) {
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
-	w := &dataWriter{conn: conn}
+	w := &dataWriter{conn: conn, turn: make(chan struct{}, 1)}
 	quit := make(chan struct{})
 	var beats sync.WaitGroup
 	beats.Go(func() { w.beats(t.Beat, quit) })
@@ -73,32 +73,43 @@ func fill(body io.Reader, p []byte) (n int, err error) {
 // dataWriter numbers the frames of a data connection.
 type dataWriter struct {
 	conn net.Conn
-
-	mu  sync.Mutex // guards seq and the order on the connection
-	seq uint32
+	turn chan struct{} // whoever writes holds its one token
+	seq  uint32        // held with the token
 }
 
 // write sends one frame whose payload is buf[frame.HeaderSize:].
 func (w *dataWriter) write(kind uint8, buf []byte) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.turn <- struct{}{}
+	defer func() { <-w.turn }()
+	return w.writeTurn(kind, buf)
+}
+
+func (w *dataWriter) writeTurn(kind uint8, buf []byte) error {
 	frame.Seal(buf, frame.Header{Type: kind, ID: w.seq})
 	w.seq++
 	_, err := w.conn.Write(buf)
 	return err
 }
 
+// beats shows that the sender lives while it has nothing to send; a write under
+// way shows it too.
 func (w *dataWriter) beats(every time.Duration, quit <-chan struct{}) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			if w.write(frameBeat, make([]byte, frame.HeaderSize)) != nil {
-				return // whoever writes data finds out too
-			}
 		case <-quit:
 			return
+		}
+		select {
+		case w.turn <- struct{}{}:
+			err := w.writeTurn(frameBeat, make([]byte, frame.HeaderSize))
+			<-w.turn
+			if err != nil {
+				return // whoever writes data finds out too
+			}
+		default:
 		}
 	}
 }

@@ -54,7 +54,7 @@ func readPreface(r io.Reader) (preface, error) {
 	if _, err := io.ReadFull(r, b[:]); err != nil {
 		return preface{}, &cairn.Error{Op: "greet peer", Kind: cairn.KindUnavailable, Err: err}
 	}
-	if string(b[:8]) != magic {
+	if string(b[:8]) != magic || b[13]|b[14]|b[15] != 0 {
 		return preface{}, &cairn.Error{Op: "greet peer", Kind: cairn.KindUnsupported, Err: errors.New("it does not speak Cairn's protocol"),
 			Hint: "check that the address is a Cairn listener of the same transport type"}
 	}
