@@ -5,7 +5,7 @@ env = . ./tools/env.sh
 go  = $(env) && nice -n 5 go
 pkgs = ./...
 
-.PHONY: help build quickstart test race lint vet-all tidy fuzz crash kill bench-plan bench-tape tape-tears interop clean
+.PHONY: help build quickstart test race lint vet-all tidy fuzz crash kill bench-plan bench-tape tape-tears bench-incremental interop clean
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
@@ -43,6 +43,10 @@ bench-tape: ## LTFS index of a million files: MB per CPU second, bytes of memory
 
 tape-tears: ## 6,000 torn tapes: every committed generation is listed and read, recovery brings order
 	@$(env) && go test -count=1 -run TestTornTapes -v ./internal/system/tape -tears 6000 && echo "tape-tears: no violation"
+
+bench-incremental: ## what a 1 % change costs, beside restic, borg, rsync and qemu-img (as root, for cold caches)
+	@need_kib=12000000; $(env) && CGO_ENABLED=0 go build -trimpath -o .work/bin/cairn ./cmd/cairn && \
+	  go run ./test/bench/incremental -cairn .work/bin/cairn -dir .work/bench-incremental
 
 clean: ## remove everything that was made
 	@chmod -R u+w .work 2>/dev/null; rm -rf .work cairn
