@@ -26,15 +26,42 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"sync"
 	"time"
 
 	"cairn"
 )
 
-// Policy is a compiled set of rules. It is immutable and safe for concurrent use.
+// Policy is a compiled set of rules. It does not change and is safe for concurrent
+// use.
 type Policy struct {
 	rules    []rule
 	patterns []*regexp.Regexp // distinct; a rule refers to one by index, so that a name is matched once
+
+	mu        sync.Mutex // guards sentences
+	sentences map[opinion]string
+}
+
+// opinion is one rule's cause; few differ, so that sentences are made once.
+type opinion struct {
+	rule  int
+	cause cause
+}
+
+// maxSentences bounds what is kept of a grid with very many buckets.
+const maxSentences = 1 << 14
+
+func (p *Policy) sentence(o opinion) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s, made := p.sentences[o]
+	if !made {
+		s = p.rules[o.rule].String() + ": " + p.rules[o.rule].words(o.cause)
+		if len(p.sentences) < maxSentences {
+			p.sentences[o] = s
+		}
+	}
+	return s
 }
 
 // rule is one compiled keep rule.
@@ -76,7 +103,7 @@ type Input struct {
 // Compile checks the rules and makes a Policy of them. Errors are KindConfig and
 // name the rule by number, from 1.
 func Compile(rules []cairn.KeepRule) (*Policy, error) {
-	p := &Policy{}
+	p := &Policy{sentences: map[opinion]string{}}
 	for i, r := range rules {
 		compiled, err := p.compile(r)
 		if err != nil {
@@ -129,19 +156,29 @@ func (d Decision) Keep(i int) bool {
 	return len(d.causes) == 0
 }
 
+// Same reports whether the rules say the same of two snapshots, in the same words:
+// neighbours in a long history often share their reasons.
+func (d Decision) Same(i, j int) bool {
+	for _, c := range d.causes {
+		if c[i] != c[j] {
+			return false
+		}
+	}
+	return true
+}
+
 // Reasons says why: for a kept snapshot one sentence per rule that keeps it, for
 // another one sentence per rule.
 func (d Decision) Reasons(i int) []string {
+	if len(d.causes) == 0 {
+		return []string{"no rules: everything is kept"}
+	}
 	keep := d.Keep(i)
-	var reasons []string
+	reasons := make([]string, 0, len(d.causes))
 	for r, c := range d.causes {
 		if c[i].keep == keep {
-			rule := d.policy.rules[r]
-			reasons = append(reasons, rule.String()+": "+rule.words(c[i]))
+			reasons = append(reasons, d.policy.sentence(opinion{r, c[i]}))
 		}
-	}
-	if reasons == nil {
-		return []string{"no rules: everything is kept"}
 	}
 	return reasons
 }

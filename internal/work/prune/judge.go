@@ -27,7 +27,8 @@ func (j judge) dataset(target, peer *cairn.Listing) DatasetReport {
 		return d
 	}
 	at := j.position(target, peer)
-	var snapshots []cairn.Version
+	d.Versions = make([]VersionReport, 0, len(target.Versions))
+	snapshots := make([]cairn.Version, 0, len(target.Versions))
 	for _, v := range target.Versions {
 		if v.IsSnapshot() {
 			snapshots = append(snapshots, v)
@@ -36,13 +37,21 @@ func (j judge) dataset(target, peer *cairn.Listing) DatasetReport {
 		}
 	}
 	decision := j.policy.Decide(snapshots, retention.Input{Replicated: at.replicated, Now: j.Now})
+	var reasons []string
 	for i, v := range snapshots {
+		if i == 0 || !decision.Same(i, i-1) {
+			reasons = decision.Reasons(i)
+		}
 		if decision.Keep(i) {
-			d.put(v, Keep, decision.Reasons(i))
+			d.put(v, Keep, reasons)
 			continue
 		}
 		action, why := j.protect(v, at)
-		d.put(v, action, append(why, decision.Reasons(i)...))
+		if why == "" {
+			d.put(v, action, reasons)
+		} else {
+			d.put(v, action, append([]string{why}, reasons...))
+		}
 	}
 	return d
 }
@@ -66,10 +75,6 @@ type position struct {
 
 func (j judge) position(target, peer *cairn.Listing) position {
 	at := position{bookmarked: map[cairn.GUID]bool{}}
-	var there map[cairn.GUID]bool
-	if j.Peer != nil {
-		there = j.useful(peer)
-	}
 	for i := range target.Versions {
 		v := &target.Versions[i]
 		if v.IsBookmark() {
@@ -77,26 +82,49 @@ func (j judge) position(target, peer *cairn.Listing) position {
 		} else {
 			at.newest = v.GUID
 		}
-		if j.Side != Local && (there[v.GUID] || j.Peer == nil && j.confirmed(v)) {
+		if j.Side != Local && j.Peer == nil && j.confirmed(v) {
 			at.common, at.replicated = v.GUID, &v.Order
 		}
+	}
+	if j.Side == Local || peer == nil {
+		return at
+	}
+	if v := j.lastCommon(target.Versions, peer.Versions); v != nil {
+		at.common, at.replicated = v.GUID, &v.Order
 	}
 	return at
 }
 
-// useful are the versions of the peer that make a common version: the receiver's
-// snapshots, the sender's snapshots and bookmarks.
-func (j judge) useful(peer *cairn.Listing) map[cairn.GUID]bool {
-	if peer == nil {
-		return nil
+// lastCommon is the newest version of the target that the peer has in a form that
+// makes it common: a receiver as a snapshot, a sender as a snapshot or a bookmark.
+// Nearly always it is the peer's newest, which is looked for without an index.
+func (j judge) lastCommon(target, peer []cairn.Version) *cairn.Version {
+	counts := func(v *cairn.Version) bool { return j.Side == Receiver || v.IsSnapshot() }
+	there := map[cairn.GUID]bool{}
+	for p := len(peer) - 1; p >= 0; p-- {
+		if !counts(&peer[p]) {
+			continue
+		}
+		if len(there) == 0 {
+			if i := lastIndex(target, func(v *cairn.Version) bool { return v.GUID == peer[p].GUID }); i >= 0 {
+				return &target[i]
+			}
+		}
+		there[peer[p].GUID] = true
 	}
-	there := make(map[cairn.GUID]bool, len(peer.Versions))
-	for i := range peer.Versions {
-		if v := &peer.Versions[i]; j.Side == Receiver || v.IsSnapshot() {
-			there[v.GUID] = true
+	if i := lastIndex(target, func(v *cairn.Version) bool { return there[v.GUID] }); i >= 0 {
+		return &target[i]
+	}
+	return nil
+}
+
+func lastIndex(versions []cairn.Version, is func(*cairn.Version) bool) int {
+	for i := len(versions) - 1; i >= 0; i-- {
+		if is(&versions[i]) {
+			return i
 		}
 	}
-	return there
+	return -1
 }
 
 // confirmed reports whether a lease says that the other side has v: at the sender
@@ -112,30 +140,30 @@ func (j judge) confirmed(v *cairn.Version) bool {
 
 // protect decides about a snapshot that no rule keeps. Why is set when it is kept
 // or becomes a bookmark.
-func (j judge) protect(v cairn.Version, at position) (Action, []string) {
+func (j judge) protect(v cairn.Version, at position) (a Action, why string) {
 	cursor := ""
 	for _, l := range v.Leases {
 		if l.Purpose != cairn.PurposeCursor {
-			return Keep, []string{fmt.Sprintf("is leased by %s (%s)", l.Owner, l.Purpose)}
+			return Keep, fmt.Sprintf("is leased by %s (%s)", l.Owner, l.Purpose)
 		}
 		cursor = l.Owner
 	}
 	switch {
 	case j.Side == Receiver && v.GUID == at.common:
-		return Keep, []string{"is the last common version: the next increment is applied to it"}
+		return Keep, "is the last common version: the next increment is applied to it"
 	case j.Side == Receiver && j.Peer == nil && v.GUID == at.newest:
-		return Keep, []string{"is the newest version: the next increment is applied to it"}
+		return Keep, "is the newest version: the next increment is applied to it"
 	case v.GUID != at.common && cursor == "", at.bookmarked[v.GUID]:
-		return Destroy, nil
-	}
-	why := "is the last common version"
-	if v.GUID != at.common {
+		return Destroy, ""
+	case v.GUID == at.common:
+		why = "is the last common version"
+	default:
 		why = fmt.Sprintf("is the cursor of %s", cursor)
 	}
 	if j.Target.Bookmarks == nil {
-		return Keep, []string{why}
+		return Keep, why
 	}
-	return Bookmark, []string{why + ": a bookmark takes its place"}
+	return Bookmark, why + ": a bookmark takes its place"
 }
 
 // cursorName is the bookmark that takes the place of a last common snapshot.
