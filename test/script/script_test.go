@@ -33,6 +33,7 @@ func TestScripts(t *testing.T) {
 		Setup:               setup,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
+		Condition:           condition,
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"code": code, "until": until, "port": port, "fill": fill, "poke": poke, "same": same, "flip": flip, "cut": cut,
 			"nbdwrite": nbdwrite, "nbdread": nbdread,
@@ -40,22 +41,32 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// setup gives each script a home of its own, and $RUN, a folder whose path is
-// short enough for sockets.
+// setup gives each script a home and a configuration of its own, and $RUN, a
+// folder whose path is short enough for sockets.
 func setup(e *testscript.Env) error {
 	run, err := shortFolder()
 	if err != nil {
 		return err
 	}
 	e.Defer(func() { _ = os.RemoveAll(run) })
-	for name, value := range map[string]string{
-		"HOME": e.WorkDir, "XDG_STATE_HOME": filepath.Join(e.WorkDir, "state"), "XDG_CONFIG_HOME": filepath.Join(e.WorkDir, "etc"),
-		"XDG_RUNTIME_DIR": run, "RUN": run, "CAIRN_CONFIG": filepath.Join(e.WorkDir, "none.yml"), "TZ": "UTC",
-	} {
+	own := filepath.Join(e.WorkDir, "own.yml")
+	for name, value := range map[string]string{"HOME": e.WorkDir, "RUN": run, "CAIRN_CONFIG": own, "TZ": "UTC"} {
 		e.Setenv(name, value)
 	}
-	return nil
+	text := fmt.Sprintf("global: {state: %q, control: {sockpath: %q}}\n", filepath.Join(e.WorkDir, "state"), filepath.Join(run, "control"))
+	return os.WriteFile(own, []byte(text), 0o600)
 }
+
+// condition knows [tmpfs]: the machine has a file system that keeps nothing.
+func condition(name string) (bool, error) {
+	if name != "tmpfs" {
+		return false, fmt.Errorf("unknown condition %q", name)
+	}
+	_, err := os.Stat(volatileFolder)
+	return err == nil, nil
+}
+
+const volatileFolder = "/dev/shm"
 
 // shortFolder is below TMPDIR when that is short, else below /tmp.
 func shortFolder() (string, error) {

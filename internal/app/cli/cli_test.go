@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -198,9 +199,12 @@ func TestHelpIsNoError(t *testing.T) {
 func TestCanceledContextEndsACommand(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	t.Setenv("XDG_STATE_HOME", t.TempDir())
-	t.Setenv("XDG_RUNTIME_DIR", t.TempDir())
-	t.Setenv("CAIRN_CONFIG", "")
+	dir := t.TempDir()
+	file := filepath.Join(dir, "cairn.yml")
+	if err := os.WriteFile(file, []byte("global: {state: "+dir+", control: {sockpath: "+dir+"/control}}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("CAIRN_CONFIG", file)
 	var out bytes.Buffer
 	if err := cli.Run(ctx, []string{"job", "list"}, strings.NewReader(""), &out, &out); err == nil {
 		t.Errorf("succeeds: %s", out.String())

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,7 +29,7 @@ func (p *program) captureCommand() *cobra.Command {
 				return err
 			}
 			if name == "" {
-				name = "cairn_" + time.Now().UTC().Format("20060102_150405_000")
+				name = "cairn_" + strings.ReplaceAll(time.Now().UTC().Format("20060102_150405.000"), ".", "_")
 			}
 			for i, a := range args {
 				if args[i], err = datasetAddress(a); err != nil {

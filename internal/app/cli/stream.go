@@ -173,7 +173,7 @@ func (p *program) receiveFrom(ctx context.Context, ep *cairn.Endpoint, name stri
 // noteResume names the token of what a failed receive kept, if it kept anything.
 func (p *program) noteResume(ctx context.Context, ep *cairn.Endpoint, name string) {
 	l, err := findDataset(context.WithoutCancel(ctx), ep, name)
-	if err != nil || l.Partial == nil {
+	if err != nil || l.Partial == nil || len(l.Partial.Token) == 0 {
 		return
 	}
 	p.note("%s of %s%s are kept; go on with: volume send NAME%s --resume %s", size(l.Partial.Received), name, l.Partial.To, l.Partial.To,

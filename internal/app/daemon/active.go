@@ -36,6 +36,7 @@ type activity struct {
 	seen       *sightings
 	log        *slog.Logger
 	send, recv *wrap.Bucket                   // bandwidth limits; nil without
+	lastName   string                         // of the last capture; used by the one run at a time
 	live       atomic.Pointer[replicate.Live] // of the newest replication
 }
 
@@ -118,9 +119,13 @@ func (a *activity) capture(ctx context.Context, in job.Input) error {
 	if err != nil {
 		return err
 	}
+	name, err := a.freshName(ctx, naming)
+	if err != nil {
+		return err
+	}
 	began := time.Now()
 	report, err := capture.Run(ctx, capture.Options{Endpoint: a.here.Endpoint, Filter: a.job.Volumes, Names: in.Datasets,
-		Name: naming.Name(began), Watchdog: a.limits(), Log: a.log})
+		Name: name, Watchdog: a.limits(), Log: a.log})
 	for _, d := range report.Datasets {
 		if d.Skipped == "" {
 			in.Step(job.Step{Dataset: d.Dataset, To: d.Version, State: stepState(d.Error, d.ErrorKind), Started: began, Ended: time.Now(),
@@ -128,6 +133,25 @@ func (a *activity) capture(ctx context.Context, in job.Input) error {
 		}
 	}
 	return err
+}
+
+// freshName waits for up to two seconds until the clock gives another name than
+// the last capture's: the usual timestamps count seconds.
+func (a *activity) freshName(ctx context.Context, naming schedule.Naming) (string, error) {
+	for began := time.Now(); ; {
+		name := naming.Name(time.Now())
+		if name != a.lastName || time.Since(began) > 2*time.Second {
+			a.lastName = name
+			return name, nil
+		}
+		wait := time.NewTimer(time.Second / 10)
+		select {
+		case <-ctx.Done():
+			wait.Stop()
+			return "", &cairn.Error{Op: "capture", Kind: cairn.KindCanceled, Err: ctx.Err()}
+		case <-wait.C:
+		}
+	}
 }
 
 func stepState(failure, kind string) job.State {
@@ -163,12 +187,21 @@ func (a *activity) pair(peer *cairn.Endpoint) (*ends, error) {
 	return e, nil
 }
 
-// bucket makes the bandwidth limit that all streams of a job share.
-func bucket(l config.BandwidthLimit) *wrap.Bucket {
-	if !l.Limited() {
-		return nil
+// limit makes the bandwidth limits that all streams of the job share; which of the
+// two a job can have depends on its type.
+func (a *activity) limit() {
+	bucket := func(l config.BandwidthLimit) *wrap.Bucket {
+		if !l.Limited() {
+			return nil
+		}
+		return wrap.NewBucket(l.Max, l.BucketCapacity)
 	}
-	return wrap.NewBucket(l.Max, l.BucketCapacity)
+	switch a.job.Type {
+	case "push", "source":
+		a.send = bucket(a.job.Send.BandwidthLimit)
+	case "pull", "sink":
+		a.recv = bucket(a.job.Recv.BandwidthLimit)
+	}
 }
 
 // open connects to the peer for one verb; the caller closes the peer.

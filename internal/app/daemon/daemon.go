@@ -127,8 +127,8 @@ func (d *Daemon) makeUnits() error {
 
 func (d *Daemon) makeUnit(store *job.Store, j *config.Job) (*unit, error) {
 	log := d.log.With("job", j.Name)
-	a := &activity{job: j, here: d.here, quarantine: d.held, seen: &d.seen, log: log,
-		send: bucket(j.Send.BandwidthLimit), recv: bucket(j.Recv.BandwidthLimit)}
+	a := &activity{job: j, here: d.here, quarantine: d.held, seen: &d.seen, log: log}
+	a.limit()
 	if j.Connect != nil {
 		a.dial = func(ctx context.Context) (*cairn.Endpoint, error) { return d.dial(ctx, j) }
 		d.remember(j)

@@ -196,7 +196,7 @@ func pair(t *testing.T) (db1, vault *machine, push, sink string) {
 	address := freePort(t)
 	push = fmt.Sprintf(`
 volumes:
-  db: {size: 64KiB}
+  db: {size: 1MiB}
 jobs:
 - name: nightly
   type: push
@@ -221,7 +221,7 @@ func TestPushReplicatesPrunesAndIsRemembered(t *testing.T) {
 	db1, vault, push, sink := pair(t)
 	vault.start(sink)
 	db1.start(push)
-	if err := db1.place.Write("db", 0, []byte(strings.Repeat("x", 4096))); err != nil {
+	if err := db1.place.Write("db", 0, []byte(strings.Repeat("x", 1<<20))); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 3 {

@@ -141,6 +141,11 @@ func (h *Here) DestroyVolume(ctx context.Context, name string) error {
 	if err := h.notDeclared("destroy volume", name); err != nil {
 		return err
 	}
+	// A volume too broken to be described may be destroyed all the same.
+	if r, err := h.place.Show(ctx, name); err == nil && r.Origin != "" {
+		return &cairn.Error{Op: "destroy volume", Subject: name, Kind: cairn.KindConflict, Err: errors.New("its content lies in " + r.Origin + ", which is not ours"),
+			Hint: "'cairn volume release " + name + "' ends its protection"}
+	}
 	return h.place.Destroy(ctx, name)
 }
 
