@@ -89,6 +89,30 @@ func TestNextRunBooksWhatWasLost(t *testing.T) {
 	})
 }
 
+// A remote sender books under the name of its own job: that is no reason to book
+// again in every run.
+func TestRemoteSenderBooksUnderItsOwnName(t *testing.T) {
+	bubble(t, func(b *bench) {
+		b.o.Sender.Info.Identity = "vault"
+		b.o.Sender.Leases = ownedLeases{b.o.Sender.Leases}
+		b.grow("db", "@a")
+		b.run()
+		if got := b.leases(b.src, "db"); got != "@a:source/cursor" {
+			b.Error(got)
+		}
+		if r := b.run(); states(r) != "db=up to date" {
+			b.Error(states(r))
+		}
+	})
+}
+
+type ownedLeases struct{ cairn.Leaser }
+
+func (o ownedLeases) SetLease(ctx context.Context, set cairn.LeaseSet) error {
+	set.Owner = "source"
+	return o.Leaser.SetLease(ctx, set)
+}
+
 // A place that cannot lease is replicated from all the same.
 func TestSenderWithoutLeases(t *testing.T) {
 	bubble(t, func(b *bench) {

@@ -124,13 +124,15 @@ func (r *run) plan(sender, receiver *cairn.Listing) (todo, error) {
 	return w, nil
 }
 
-// missed finds what a run that ended early did not book at the sender.
+// missed finds what a run that ended early did not book at the sender. A remote
+// sender writes the name of its own job into our leases.
 func (r *run) missed(sender *cairn.Listing, p plan.Plan) (cursor cairn.VersionID, stale bool) {
 	cursor = p.Base
+	remote := r.Sender.Info.Identity != ""
 	for _, v := range sender.Versions {
 		for _, l := range v.Leases {
 			switch {
-			case l.Owner != r.Owner:
+			case l.Owner != r.Owner && !remote:
 			case l.Purpose == cairn.PurposeCursor && v.GUID == p.Base.GUID:
 				cursor = cairn.VersionID{}
 			case l.Purpose == cairn.PurposeStep || l.Purpose == cairn.PurposeTentative:
