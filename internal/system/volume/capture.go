@@ -96,11 +96,10 @@ func (v *Volume) capture(rec catalog.Version, also func(*catalog.Head)) (catalog
 	// (4) what was written up to the switch, and the closed change set
 	rec.Start, rec.Order, rec.Size = interval, interval, old.size
 	err := v.finishCapture(old, set, rec, also)
-	if err != nil {
+	if err != nil && v.certain() == nil {
 		v.foldBack(old)
-		return rec, err
 	}
-	return rec, nil
+	return rec, err
 }
 
 // switchTo holds writes, waits for those under way, and makes what follows belong

@@ -117,6 +117,8 @@ type Volume struct {
 	log    *catalog.Log
 	active atomic.Bool // this opening is recorded in the catalog
 
+	doubtful atomic.Bool // the outcome of a catalog record is not known
+
 	mu       sync.Mutex // guards what follows; taken after persist
 	inflight inflight
 	size     int64
@@ -280,7 +282,21 @@ func (v *Volume) commit(why string, edit func(s *catalog.State, h *catalog.Head)
 	e := edit(st, &h)
 	h.NextID = max(h.NextID, v.nextID.Load())
 	e.Why, e.Head = why, &h
-	return v.log.Commit(e)
+	err := v.log.Commit(e)
+	if v.log.InDoubt() != nil {
+		v.doubtful.Store(true)
+	}
+	return err
+}
+
+// certain refuses writes once it is not known whether the last catalog record is
+// there: what has to be preserved depends on it.
+func (v *Volume) certain() error {
+	if !v.doubtful.Load() {
+		return nil
+	}
+	return &cairn.Error{Op: "write", Subject: v.o.Name, Kind: cairn.KindIO, Err: errors.New("the catalog could not be written, nor replaced"),
+		Hint: "look at the store's disk, then open the volume again"}
 }
 
 // activate records, once, that this opening changes the store.
@@ -299,7 +315,7 @@ func (v *Volume) activate() error {
 	h.Evidence = nil
 	h.Unverified = v.unverified
 	if err := v.log.Commit(catalog.Edit{Why: "open", Head: &h}); err != nil {
-		return err
+		return err // in doubt it does no harm: the next opening repairs
 	}
 	v.active.Store(true)
 	return nil

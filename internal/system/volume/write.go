@@ -95,7 +95,7 @@ func (v *Volume) change(off, length int64, zeroes bool, apply func() error) erro
 	if err := v.inRange(off, length); err != nil {
 		return err
 	}
-	if err := v.activate(); err != nil {
+	if err := errors.Join(v.certain(), v.activate()); err != nil {
 		return err
 	}
 	r := blocksOf(off, length)

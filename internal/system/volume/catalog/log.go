@@ -203,15 +203,14 @@ func (l *Log) Commit(e Edit) error {
 	if _, err := l.file.WriteAt(p, l.end); err != nil {
 		// Nothing stands on these bytes; with room again the next record overwrites
 		// them. Any other error leaves the file in doubt.
-		if !errors.Is(err, syscall.ENOSPC) {
-			l.failed = err
+		if errors.Is(err, syscall.ENOSPC) {
+			return failure("change catalog", err)
 		}
-		return failure("change catalog", err)
+		return l.settle(err)
 	}
 	if !l.Unsynced {
 		if err := l.file.Sync(); err != nil {
-			l.failed = err
-			return failure("change catalog", err)
+			return l.settle(err)
 		}
 	}
 	l.sequence++
@@ -219,6 +218,20 @@ func (l *Log) Commit(e Edit) error {
 	l.state = l.state.apply(e)
 	return nil
 }
+
+// settle answers a write or sync whose outcome is in doubt: with the log written
+// anew without the record, it is certain that the edit did not happen.
+func (l *Log) settle(cause error) error {
+	l.failed = cause
+	if err := l.Compact(); err != nil {
+		l.failed = errors.Join(cause, err)
+	}
+	return failure("change catalog", cause)
+}
+
+// InDoubt tells why it is not known whether the last edit happened; nil when it
+// is. The log refuses every change then, until it is opened anew.
+func (l *Log) InDoubt() error { return l.failed }
 
 // Compact writes the present state as the only record of a new file and puts it
 // in place of the old one. After a crash it also makes sure that what was read is
