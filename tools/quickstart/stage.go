@@ -26,8 +26,9 @@ type stage struct {
 }
 
 const (
-	shownLines = 9   // of a command's output
-	shownWidth = 118 // of a line
+	shownLines = 9           // of a command's output
+	shownWidth = 118         // of a line
+	patience   = time.Minute // with one command
 	scenes     = 8
 )
 
@@ -86,10 +87,15 @@ func (s *stage) run(ctx context.Context, tool string, args ...string) (string, e
 
 // quiet runs a command without printing it.
 func (s *stage) quiet(ctx context.Context, tool string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("no end within %v", patience))
+	defer cancel()
 	c := s.command(ctx, tool, args...)
 	var out, problems bytes.Buffer
 	c.Stdout, c.Stderr = &out, &problems
 	if err := c.Run(); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
 		return out.String(), fmt.Errorf("%s: %w\n%s%s", line(tool, args), err, out.String(), problems.String())
 	}
 	return out.String(), nil
