@@ -269,6 +269,8 @@ func (k *killing) point(i int, victim *host, off int64, after time.Duration) {
 		victim.start()
 		kept = k.keptPart()
 	}
+	// What is kept is a position in the volume; the change lies at off.
+	kept = min(max(kept-off, 0), changeBytes)
 	if kept > 0 {
 		k.cut++
 	}
