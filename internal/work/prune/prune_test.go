@@ -227,6 +227,32 @@ func TestLastCommonVersionAtTheSender(t *testing.T) {
 			b.Error(got)
 		}
 	})
+	bubble(t, func(b *bench) { // without a lease it stays, too
+		b.grow(b.src, "db", "@a", "@b")
+		b.replicate("db", "@a")
+		for range 3 {
+			b.run(b.options(prune.Sender, lastN(1)))
+			if got := b.list(b.src, "db").Versions; len(got) != 2 || !got[0].IsBookmark() {
+				b.Error(got)
+			}
+		}
+	})
+	bubble(t, func(b *bench) { // the receiver's bookmarks are no common version
+		b.grow(b.src, "db", "@a", "@b", "@c", "@d")
+		b.replicate("db", "@a", "@b", "@c")
+		dst := b.dst.Endpoint()
+		if _, err := dst.Bookmarks.Bookmark(b.Context(), "db", b.id(b.dst, "db", "@c"), "#c", true); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := dst.Bookmarks.Bookmark(b.Context(), "db", b.id(b.dst, "db", "@b"), "#b", true); err != nil {
+			b.Fatal(err)
+		}
+		a := b.id(b.src, "db", "@a").GUID
+		b.run(b.options(prune.Sender, lastN(1)))
+		if got := b.list(b.src, "db").Versions; len(got) != 2 || got[0].GUID != a {
+			b.Error(got)
+		}
+	})
 	bubble(t, func(b *bench) { // a bookmark of the same GUID counts
 		b.grow(b.src, "db", "@a", "@b")
 		b.replicate("db", "@a")
@@ -448,8 +474,8 @@ func TestCancelAndFailingLists(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(b.Context())
 		b.src.Hook(memory.On("destroy", memory.Done, func(context.Context, memory.Call) error { cancel(); return nil }))
-		if _, err := prune.Run(ctx, b.options(prune.Local, lastN(1))); !errors.Is(err, cairn.KindCanceled) {
-			b.Error(err)
+		if r, err := prune.Run(ctx, b.options(prune.Local, lastN(1))); !errors.Is(err, cairn.KindCanceled) || r.Failed != 0 || r.Destroyed != 1 {
+			b.Error(err, r)
 		}
 		if b.names(b.src, "a") != "@2" || b.names(b.src, "b") != "@1 @2" {
 			b.Error(b.names(b.src, "a"), b.names(b.src, "b"))

@@ -189,6 +189,20 @@ func TestReceiverRulesLeaveOut(t *testing.T) {
 			b.equal("db", "@m", "@z3", "@z4")
 		})
 	}
+	bubble(t, func(b *bench) { // positions at two places do not compare
+		b.grow("db", "@a", "@b", "@c", "@d", "@e", "@f")
+		var old []cairn.VersionID
+		for _, v := range b.list(b.src, "db").Versions[:3] {
+			old = append(old, v.VersionID)
+		}
+		if _, err := b.src.Endpoint().Destroys.Destroy(b.Context(), "db", old); err != nil {
+			b.Fatal(err)
+		}
+		b.o.ReceiverKeep = []cairn.KeepRule{{Type: "not_replicated"}, {Type: "last_n", Count: 2}}
+		if r := b.run(); steps(r.Datasets[0]) != ">@e @e>@f" {
+			b.Error(steps(r.Datasets[0]))
+		}
+	})
 	bubble(t, func(b *bench) {
 		b.o.ReceiverKeep = []cairn.KeepRule{{Type: "last_n"}}
 		if _, err := replicate.Run(b.Context(), b.o); !errors.Is(err, cairn.KindConfig) {
@@ -259,6 +273,29 @@ func TestConflictIsTypedAndNotRetried(t *testing.T) {
 	})
 }
 
+// A conflict that comes up between two attempts ends them.
+func TestConflictMeanwhile(t *testing.T) {
+	bubble(t, func(b *bench) {
+		b.grow("db", "@a")
+		b.run()
+		b.grow("db", "@b")
+		b.dst.Hook(memory.On("receive", memory.Begin, func(ctx context.Context, _ memory.Call) error {
+			if err := b.dst.Endpoint().Seals.Seal(ctx, "db", false); err != nil {
+				b.Error(err)
+			}
+			if _, err := b.dst.Endpoint().Snapshots.Snapshot(ctx, "@x", []string{"db"}, false); err != nil {
+				b.Error(err)
+			}
+			return cairn.KindUnavailable
+		}))
+		r, err := replicate.Run(b.Context(), b.o)
+		var c *plan.Conflict
+		if !errors.As(err, &c) || len(r.Datasets[0].Attempts) != 2 {
+			b.Errorf("%v after %d attempts", err, len(r.Datasets[0].Attempts))
+		}
+	})
+}
+
 // When the sender breaks the stream, its error is the cause.
 func TestSendersErrorIsTheCause(t *testing.T) {
 	bubble(t, func(b *bench) {
@@ -270,6 +307,31 @@ func TestSendersErrorIsTheCause(t *testing.T) {
 			b.Error(err)
 		}
 	})
+}
+
+// A sender that answers with another version is not believed.
+func TestStreamOfAnotherVersion(t *testing.T) {
+	bubble(t, func(b *bench) {
+		b.grow("db", "@a", "@b")
+		b.o.Sender.Sender = wrongVersion{b.o.Sender.Sender}
+		_, err := replicate.Run(b.Context(), b.o)
+		if !errors.Is(err, cairn.KindCorrupt) || !strings.Contains(err.Error(), "instead of") {
+			b.Error(err)
+		}
+		if l := b.list(b.dst, "db"); len(l.Versions) != 0 {
+			b.Errorf("%+v", l.Versions)
+		}
+	})
+}
+
+type wrongVersion struct{ cairn.Sender }
+
+func (w wrongVersion) Send(ctx context.Context, step cairn.Step, accept []cairn.Format) (*cairn.Stream, error) {
+	s, err := w.Sender.Send(ctx, step, accept)
+	if err == nil {
+		s.Header.To.GUID++
+	}
+	return s, err
 }
 
 func TestNamesThatAreNotThere(t *testing.T) {

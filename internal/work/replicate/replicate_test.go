@@ -360,7 +360,7 @@ func TestHungDatasetGivesItsSlotBackAndStaysLocked(t *testing.T) {
 			t.Errorf("locked: %+v", q.Held())
 		}
 		began = time.Now()
-		if _, err := replicate.Run(b.Context(), b.o); !errors.Is(err, cairn.KindBusy) || time.Since(began) > time.Minute {
+		if _, err := replicate.Run(b.Context(), b.o); !errors.Is(err, cairn.KindBusy) || time.Since(began) > 0 {
 			t.Errorf("second run: %v after %s", err, time.Since(began))
 		}
 		close(free)

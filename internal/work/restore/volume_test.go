@@ -253,6 +253,40 @@ func TestCutRestoreGoesOn(t *testing.T) {
 	}
 }
 
+// What was cut and cannot go on is given up with the rollback.
+func TestCutRestoreThatCannotGoOn(t *testing.T) {
+	b := newBench(t, "@a")
+	b.copyOf("@a")
+	b.create(b.src, "db", "@b", "@c", "@d")
+	big := make([]byte, volume)
+	for i := range big {
+		big[i] = byte(b.rnd.Uint32())
+	}
+	if err := b.src.Write("db", 0, big); err != nil {
+		t.Fatal(err)
+	}
+	b.create(b.src, "db", "@e")
+	b.dst.Hook(memory.On("receive", memory.Body, func(_ context.Context, c memory.Call) error {
+		if c.Bytes > 80<<10 {
+			return cairn.KindSpace
+		}
+		return nil
+	}))
+	if _, err := restore.ToVolume(t.Context(), b.options("@e")); !errors.Is(err, cairn.KindSpace) {
+		t.Fatal(err)
+	}
+	b.dst.Unhook()
+	if err := b.dst.Endpoint().Seals.Seal(t.Context(), "db", false); err != nil {
+		t.Fatal(err)
+	}
+	b.create(b.dst, "db", "@mine")
+	r, err := restore.ToVolume(t.Context(), b.options("@e"))
+	if err != nil || r.Method != restore.Incremental || !strings.HasPrefix(r.Plan[0], "return db to @d") {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	b.same(b.dst, "db", "@e")
+}
+
 func TestWhatCannotBeRestored(t *testing.T) {
 	b := newBench(t, "@a", "@b")
 	l := b.src.Endpoint()
