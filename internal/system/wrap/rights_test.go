@@ -94,12 +94,50 @@ func TestAClientReachesOnlyItsOwn(t *testing.T) {
 			}
 		}
 	}
-	if err := one.Renames.Rename(t.Context(), "db", "../two/mine"); !errors.Is(err, cairn.KindInvalid) {
-		t.Errorf("rename to another client: %v", err)
-	}
 	if v := versions(t, p.Endpoint(), "sink/two/secret"); len(v) != 1 || len(v[0].Leases) > 0 {
 		t.Errorf("the other client's dataset is %+v", v)
 	}
+}
+
+// What is hostile is refused before the place sees it: a place that does not look is
+// as safe as one that does.
+func TestNothingHostileReachesThePlace(t *testing.T) {
+	var seen []string
+	trusting := &cairn.Endpoint{Renames: renameSpy{&seen}, Receiver: nameSpy{&seen}, Seals: nameSpy{&seen}}
+	ep := must[*cairn.Endpoint](t)(wrap.Confine(trusting, "sink", "one"))
+	for _, name := range []string{"../two/x", "", "/x", "a//b", "a/..", "a\x00b", strings.Repeat("x/", 125) + "x"} {
+		if err := ep.Renames.Rename(t.Context(), "db", name); !errors.Is(err, cairn.KindInvalid) {
+			t.Errorf("rename to %q: %v", name, err)
+		}
+		_, err := ep.Receiver.Receive(t.Context(), &cairn.Stream{Header: cairn.StreamHeader{Dataset: name}, Body: io.NopCloser(bytes.NewReader(nil))}, cairn.ReceiveOptions{})
+		for _, err := range []error{err, ep.Renames.Rename(t.Context(), name, "db"), ep.Receiver.Abort(t.Context(), name), ep.Seals.Seal(t.Context(), name, false)} {
+			if !errors.Is(err, cairn.KindInvalid) {
+				t.Errorf("%q: %v", name, err)
+			}
+		}
+	}
+	if err := ep.Renames.Rename(t.Context(), "db", "new"); err != nil || !slices.Equal(seen, []string{"sink/one/db", "sink/one/new"}) {
+		t.Errorf("the place saw %q, %v", seen, err)
+	}
+}
+
+type renameSpy struct{ seen *[]string }
+
+func (s renameSpy) Rename(_ context.Context, from, to string) error {
+	*s.seen = append(*s.seen, from, to)
+	return nil
+}
+
+type nameSpy struct{ seen *[]string }
+
+func (s nameSpy) note(name string) error {
+	*s.seen = append(*s.seen, name)
+	return nil
+}
+func (s nameSpy) Seal(_ context.Context, ds string, _ bool) error { return s.note(ds) }
+func (s nameSpy) Abort(_ context.Context, ds string) error        { return s.note(ds) }
+func (s nameSpy) Receive(_ context.Context, st *cairn.Stream, _ cairn.ReceiveOptions) (cairn.Received, error) {
+	return cairn.Received{}, s.note(st.Header.Dataset)
 }
 
 func TestAnIdentityIsOneComponent(t *testing.T) {
