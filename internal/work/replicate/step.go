@@ -171,7 +171,7 @@ func (m *meter) Read(p []byte) (int, error) {
 	n, err := m.body.Read(p)
 	m.progress.Level("bytes", m.resume+m.moved.Add(int64(n)))
 	switch {
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		m.progress.Enter("commit")
 	case err != nil:
 		m.mu.Lock()

@@ -212,7 +212,7 @@ func applyStream(ctx context.Context, body io.Reader, step cairn.Step, to *write
 			rec = clipped(rec, to.size)
 		}
 		switch {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return nil
 		case err != nil:
 			return err
