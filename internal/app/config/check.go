@@ -246,10 +246,21 @@ func (r *reading) checkReplicas(c *Config, j *Job) {
 	}
 	for _, other := range c.Jobs {
 		root := other.RootVolumes
-		if root != "" && (j.Volumes.Match(root) || j.Volumes.Match(root+"/x/x")) {
+		if root != "" && reaches(j.Volumes, root) {
 			r.fail(&j.Volumes, fmt.Sprintf("the job would capture %s, where job %q receives replicas", root, other.Name), fmt.Sprintf("leave them out with %q: false", root+"<"))
 		}
 	}
+}
+
+// reaches reports whether a filter selects the root or could select something
+// below it.
+func reaches(f cairn.Filter, root string) bool {
+	for _, rule := range f {
+		if rule.Keep && strings.HasPrefix(rule.Name, root+"/") {
+			return true
+		}
+	}
+	return f.Match(root) || f.Match(root+"/client/volume")
 }
 
 // A listener is an address in use, with the field that names it.

@@ -76,6 +76,9 @@ func TestIncludeIsRelativeToTheIncludingFile(t *testing.T) {
 		if want := filepath.Join(dir, "etc/disks/db"); len(c.Volumes) != 1 || c.Volumes[0].Adopt != want {
 			t.Errorf("%s: volumes %+v, want one at %s", name, c.Volumes, want)
 		}
+		if shown := string(c.ShowYAML()); strings.Contains(shown, "include") || !strings.Contains(shown, "name: abs") {
+			t.Errorf("%s: the resolved view is not whole by itself:\n%s", name, shown)
+		}
 		if got := c.Job("a").At; got.File != filepath.Join(dir, "etc/jobs.d/a.yml") || got.Line != 1 {
 			t.Errorf("%s: job a at %v", name, got)
 		}
@@ -397,6 +400,24 @@ func TestAliasesDoNotMultiplyWithoutEnd(t *testing.T) {
 	}
 	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("took %v", took)
+	}
+}
+
+func TestDeepNestingIsRefused(t *testing.T) {
+	for _, text := range []string{strings.Repeat("[", 100_000), strings.Repeat("{a: ", 100_000), strings.Repeat("- ", 100_000), strings.Repeat("x", 5<<20)} {
+		if _, err := parse("cairn.yml", []byte(text)); !errors.Is(err, cairn.KindConfig) || !strings.Contains(err.Error(), "deeply nested") {
+			t.Errorf("%.10s…: %.200v", text, err)
+		}
+	}
+}
+
+func TestShowRemovesSecrets(t *testing.T) {
+	c := &config.Config{Jobs: []*config.Job{{Name: "a", Type: "snap", Snapshotting: config.Snapshotting{Type: "cron",
+		Hooks: []config.Hook{{Type: "postgres-checkpoint", DSN: "password=hunter2"}}}}}}
+	for _, shown := range [][]byte{c.ShowYAML(), c.ShowJSON()} {
+		if strings.Contains(string(shown), "hunter2") || !strings.Contains(string(shown), "(removed)") {
+			t.Errorf("shows\n%s", shown)
+		}
 	}
 }
 

@@ -15,8 +15,8 @@
 //
 // A [Store] keeps one bounded, append-only log of runs and steps per job, in the
 // format of docs/formats/history.md. When Begin or End return, their record
-// survives a kill and a power cut; steps survive a kill, and a power cut a second
-// later. A run whose end is missing when the log is opened was interrupted, and is
+// survives a kill and a power cut; steps survive a kill, and a power cut but for
+// those of the second after the last sync. A run whose end is missing when the log is opened was interrupted, and is
 // recorded so. Torn and damaged records are left out of listings; they never hide
 // others.
 //

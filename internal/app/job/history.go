@@ -86,7 +86,7 @@ func kindOf(err error) cairn.Kind {
 type History struct {
 	fs      blockio.FS
 	job     string
-	sync    time.Duration // longest time that a step is not durable
+	sync    time.Duration // steps within that time of the last sync are not synced
 	maxFile int64
 
 	mu     sync.Mutex // guards what follows

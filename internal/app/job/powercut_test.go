@@ -117,8 +117,8 @@ func checkCut(crashed *fakedisk.Disk, promises []promise, pos int) error {
 	return h.End(job.Done, t0, job.Failure{})
 }
 
-// A step is durable a second later, when another one is recorded.
-func TestPowerCutLosesStepsOfTheLastSecondAtMost(t *testing.T) {
+// Only steps of the second after the last sync may be lost.
+func TestPowerCutLosesStepsOfOneSecondAtMost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := fakedisk.New()
 		h, err := small(d)
