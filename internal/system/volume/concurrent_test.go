@@ -55,7 +55,7 @@ func writePairs(t *testing.T, v *volume.Volume, off int64, stop chan struct{}) {
 	d := v.Device()
 	defer func() { _ = d.Close() }()
 	p := make([]byte, 4096)
-	for n := uint64(1); ; n++ {
+	for n := uint64(1); n < 4000; n++ {
 		select {
 		case <-stop:
 			return

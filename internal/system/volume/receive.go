@@ -182,11 +182,34 @@ func (v *Volume) untouched(newest catalog.Version, conflict func(hint, format st
 		}
 		return err
 	}
-	start, _, err := v.head.Data(0)
-	if err == nil && start < v.size {
+	empty, err := v.headIsZero()
+	if err == nil && !empty {
 		err = conflict("receive into a new volume", "the volume has content and no version")
 	}
 	return err
+}
+
+// headIsZero reads what data the head has, until some of it is not zero.
+func (v *Volume) headIsZero() (bool, error) {
+	buf := buffers.Get().(*[windowBytes]byte)
+	defer buffers.Put(buf)
+	for off := int64(0); off < v.size; {
+		start, end, err := v.head.Data(off)
+		if err != nil || start >= v.size {
+			return err == nil, err
+		}
+		p := buf[:min(end-start, windowBytes)]
+		if err := v.readHead(p, start); err != nil {
+			return false, err
+		}
+		for i := 0; i < len(p); i += blockSize {
+			if !isZero(p[i:min(i+blockSize, len(p))]) {
+				return false, nil
+			}
+		}
+		off = start + int64(len(p))
+	}
+	return true, nil
 }
 
 // applyStream writes the records to the head. At each point the head is flushed
@@ -281,17 +304,34 @@ func (v *Volume) Abort(ctx context.Context) error {
 		}
 		return failed("abort receive into", v.o.Name, err)
 	}
+	return failed("abort receive into", v.o.Name, v.emptyHead(ctx))
+}
+
+// emptyHead undoes a full receive. The point goes first: nothing may go on from
+// there once the head is being emptied.
+func (v *Volume) emptyHead(ctx context.Context) error {
 	if err := v.activate(); err != nil {
 		return err
 	}
+	record := func(why string, change func(h *catalog.Head)) error {
+		return v.commit(why, func(_ *catalog.State, h *catalog.Head) catalog.Edit {
+			change(h)
+			return catalog.Edit{}
+		})
+	}
+	err := record("abort", func(h *catalog.Head) {
+		rc := *h.Receiving
+		rc.Token, rc.Received = nil, 0
+		h.Receiving = &rc
+	})
+	if err != nil {
+		return err
+	}
 	if err := v.writeZeroes(ctx, 0, v.size, cairn.MayUnmap); err != nil {
-		return failed("abort receive into", v.o.Name, err)
+		return err
 	}
 	if err := v.flush(); err != nil {
 		return err
 	}
-	return failed("abort receive into", v.o.Name, v.commit("abort", func(_ *catalog.State, h *catalog.Head) catalog.Edit {
-		forget(h)
-		return catalog.Edit{}
-	}))
+	return record("aborted", func(h *catalog.Head) { h.Receiving = nil })
 }
