@@ -35,7 +35,8 @@ type StreamHeader struct {
 	Size    int64 // estimated bytes of the body, -1 unknown
 }
 
-// Stream is one transfer under way. Whoever holds it closes Body.
+// Stream is one transfer under way. Whoever holds it closes Body; Close may be
+// called while a Read is under way, and ends it.
 type Stream struct {
 	Header StreamHeader
 	Body   io.ReadCloser

@@ -241,10 +241,11 @@ func (k *call) await(ctx context.Context, check func() bool) error {
 // first, the peer is told, and has the grace time to be done: what it says then
 // is not lost when it says success.
 func (k *call) result(ctx context.Context, out message) error {
-	if err := k.await(ctx, func() bool { return false }); err != nil {
-		if !k.abandon() || k.fault != nil {
-			return err
-		}
+	if err := k.await(ctx, func() bool { return false }); err != nil && !k.abandon() {
+		return err
+	}
+	if k.fault != nil && ctx.Err() != nil {
+		return ended(ctx, k.op, k.subject, k.caller.place)
 	}
 	if k.fault != nil {
 		return k.fault

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"cairn"
@@ -18,11 +19,17 @@ const (
 	dataFill  = 64 << 10  // that are gathered before a frame goes out, unless the body ends
 )
 
+// paced is how many frames of a push are asked for one by one. So a receiver that
+// refuses a stream leaves its body unread, and a body of which a second piece is
+// read stands at an endpoint that has taken the first, and holds what it needs.
+const paced = 2
+
 // upload sends body over a data connection until it ends, and then its end: the
 // length, and the error if body ended with one. Heartbeats go out while body
-// gives nothing. It returns the error of the body, or else of the connection, and
-// leaves both open. When ctx ends the connection is closed.
-func upload(ctx context.Context, conn net.Conn, t Timings, body io.Reader, moved func(int64)) (bodyErr, connErr error) {
+// gives nothing. wants, when not nil, is read before each of the first frames.
+// It returns the error of the body, or else of the connection, and leaves both
+// open. When ctx ends the connection is closed.
+func upload(ctx context.Context, conn net.Conn, t Timings, body io.Reader, wants *frame.Reader, moved func(int64)) (bodyErr, connErr error) {
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
 	w := &dataWriter{conn: conn, turn: make(chan struct{}, 1)}
@@ -34,8 +41,15 @@ func upload(ctx context.Context, conn net.Conn, t Timings, body io.Reader, moved
 
 	buf := make([]byte, frame.HeaderSize+dataFrame)
 	total := int64(0)
-	for {
-		n, err := fill(body, buf[frame.HeaderSize:])
+	for frames := 0; ; frames++ {
+		enough := dataFill
+		if wants != nil && frames < paced {
+			enough = 1
+			if connErr = readMessage(wants, frameWant, &nothing{}); connErr != nil {
+				return nil, connErr
+			}
+		}
+		n, err := fill(body, buf[frame.HeaderSize:], enough)
 		if n > 0 {
 			if connErr = w.write(frameData, buf[:frame.HeaderSize+n]); connErr != nil {
 				return nil, connErr
@@ -55,8 +69,8 @@ func upload(ctx context.Context, conn net.Conn, t Timings, body io.Reader, moved
 }
 
 // fill reads until p holds enough for a frame or the body ends.
-func fill(body io.Reader, p []byte) (n int, err error) {
-	for idle := 0; n < dataFill && err == nil; {
+func fill(body io.Reader, p []byte, enough int) (n int, err error) {
+	for idle := 0; n < enough && err == nil; {
 		var got int
 		got, err = body.Read(p[n:])
 		n += got
@@ -117,14 +131,19 @@ func (w *dataWriter) beats(every time.Duration, quit <-chan struct{}) {
 // download is the body of a stream that comes over a data connection. Read and
 // Close may be called at once; Close ends a Read.
 type download struct {
+	ctx    context.Context
 	conn   net.Conn
 	in     *frame.Reader
+	limit  time.Duration // of silence
 	moved  func(total int64)
 	op     string // for errors
 	stop   func() bool
 	closed sync.Once
+	whole  atomic.Bool // the sender's word was read
 
 	// owned by the goroutine that reads
+	wants int // frames still to be asked for
+	asked bool
 	seq   uint32
 	buf   []byte
 	left  []byte // part of buf that was not handed out yet
@@ -132,10 +151,10 @@ type download struct {
 	err   error // how the body ended; io.EOF when the sender vouches for it
 }
 
-// newDownload reads a data connection that opens at in. When ctx ends the
-// connection is closed.
-func newDownload(ctx context.Context, conn net.Conn, in *frame.Reader, op string, moved func(int64)) *download {
-	return &download{conn: conn, in: in, moved: moved, op: op,
+// newDownload reads a data connection from its first data frame on. When ctx ends
+// the connection is closed.
+func newDownload(ctx context.Context, conn *dataConn, op string, moved func(int64)) *download {
+	return &download{ctx: ctx, conn: conn, in: frame.NewReader(conn.in, dataFrame), limit: conn.in.limit, moved: moved, op: op,
 		stop: context.AfterFunc(ctx, func() { _ = conn.Close() })}
 }
 
@@ -186,6 +205,9 @@ func (d *download) WriteTo(w io.Writer) (int64, error) {
 
 // next reads a frame: its data straight into p when it fits, else into left.
 func (d *download) next(p []byte) (int, error) {
+	if err := d.want(); err != nil {
+		return 0, d.cut(err)
+	}
 	h, err := d.in.Header()
 	if err != nil {
 		return 0, d.cut(err)
@@ -207,6 +229,7 @@ func (d *download) next(p []byte) (int, error) {
 	}
 	switch h.Type {
 	case frameData:
+		d.asked = false
 		d.total += int64(h.Length)
 		d.moved(d.total)
 		if direct {
@@ -222,6 +245,20 @@ func (d *download) next(p []byte) (int, error) {
 	return 0, d.cut(errors.New("unknown frame type"))
 }
 
+// want asks for a frame, where it has to be asked for.
+func (d *download) want() error {
+	if d.asked || d.wants == 0 {
+		return nil
+	}
+	d.asked = true
+	d.wants--
+	if err := d.conn.SetWriteDeadline(time.Now().Add(d.limit)); err != nil {
+		return err
+	}
+	_, err := d.conn.Write(frame.Append(nil, frame.Header{Type: frameWant}, nil))
+	return err
+}
+
 // ended reads the sender's last word; io.EOF when all is there.
 func (d *download) ended(p []byte) error {
 	var last end
@@ -234,12 +271,16 @@ func (d *download) ended(p []byte) error {
 	if last.bytes != d.total {
 		return d.cut(fmt.Errorf("the sender sent %d bytes", last.bytes))
 	}
+	d.whole.Store(true)
 	return io.EOF
 }
 
 func (d *download) cut(err error) error {
 	kind := cairn.KindUnavailable
-	if errors.Is(err, cairn.KindCorrupt) {
+	switch {
+	case d.ctx.Err() != nil:
+		kind, err = cairn.KindCanceled, d.ctx.Err()
+	case errors.Is(err, cairn.KindCorrupt):
 		kind = cairn.KindCorrupt
 	}
 	return &cairn.Error{Op: d.op, Kind: kind, Err: fmt.Errorf("cut after %d bytes: %w", d.total, err)}

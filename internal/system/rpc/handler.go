@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"cairn"
-	"cairn/internal/mech/frame"
 )
 
 // handler serves the calls of one session.
@@ -178,14 +177,24 @@ func (h *handler) send(ctx context.Context, s *serving, m *sendRequest) (_ *noth
 	}
 	defer func() { _ = conn.Close() }() // the end frame said all there is to say
 	start := stream.Header.Resume
-	bodyErr, connErr := upload(ctx, conn, h.server.o.Timings, stream.Body, func(total int64) { s.progress.Level("sent bytes", start+total) })
+	bodyErr, connErr := upload(ctx, conn, h.server.o.Timings, stream.Body, nil, func(total int64) { s.progress.Level("sent bytes", start+total) })
 	switch {
 	case bodyErr != nil:
 		return nil, bodyErr
 	case connErr != nil:
 		return nil, &cairn.Error{Op: "send", Subject: m.step.Dataset, Kind: cairn.KindUnavailable, Err: connErr}
 	}
+	awaitClose(ctx, conn)
 	return &nothing{}, nil
+}
+
+// awaitClose returns when the peer has closed its end, and with it the stream,
+// whose versions are held until then, or when ctx has ended.
+func awaitClose(ctx context.Context, conn *dataConn) {
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stop()
+	conn.in.limit = 0
+	_, _ = conn.in.Read(make([]byte, 1)) // nothing is to come: it returns at the close
 }
 
 func (h *handler) receive(ctx context.Context, s *serving, m *receiveRequest) (*receiveAnswer, error) {
@@ -194,7 +203,8 @@ func (h *handler) receive(ctx context.Context, s *serving, m *receiveRequest) (*
 		return nil, err
 	}
 	start := m.header.Resume
-	body := newDownload(ctx, conn, frame.NewReader(conn.in, dataFrame), "read stream of "+m.header.Dataset, func(total int64) { s.progress.Level("received bytes", start+total) })
+	body := newDownload(ctx, conn, "read stream of "+m.header.Dataset, func(total int64) { s.progress.Level("received bytes", start+total) })
+	body.wants = paced
 	defer func() { _ = body.Close() }() // Receive closes it too
 	received, err := h.ep.Receiver.Receive(ctx, &cairn.Stream{Header: m.header, Body: body}, m.options)
 	return &receiveAnswer{received}, err

@@ -28,6 +28,7 @@ const (
 	frameAttach = 16 // first frame of a data connection: the token
 	frameData   = 17
 	frameEnd    = 18 // the data's last word: length and error
+	frameWant   = 19 // from the receiver of a push: its endpoint reads
 
 	flagMore = 1 // the message goes on in the next frame of the same type and id
 )

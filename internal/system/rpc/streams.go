@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"cairn"
@@ -26,8 +27,7 @@ func (s *session) Send(ctx context.Context, step cairn.Step, accept []cairn.Form
 	if err != nil {
 		return nil, s.noData(ctx, k, err)
 	}
-	b := &remoteBody{call: k, ctx: ctx}
-	b.download = newDownload(ctx, conn, frame.NewReader(conn.in, dataFrame), "read stream of "+k.subject, func(int64) {})
+	b := &remoteBody{call: k, download: newDownload(ctx, conn, "read stream of "+k.subject, func(int64) {})}
 	b.unhook = context.AfterFunc(s.ctx, func() { _ = conn.Close() })
 	return &cairn.Stream{Header: r.header, Body: b}, nil
 }
@@ -36,10 +36,9 @@ func (s *session) Send(ctx context.Context, step cairn.Step, accept []cairn.Form
 type remoteBody struct {
 	*download
 	call   *call
-	ctx    context.Context // of Send
-	unhook func() bool     // from the session's end
-	once   sync.Once       // guards err
-	err    error           // what Close returns
+	unhook func() bool // from the session's end
+	once   sync.Once   // guards err
+	err    error       // what Close returns
 }
 
 func (b *remoteBody) Read(p []byte) (int, error) {
@@ -84,10 +83,14 @@ func (b *remoteBody) Close() error {
 	b.once.Do(func() {
 		b.unhook()
 		b.err = b.download.Close()
-		b.call.leave()
+		if !b.whole.Load() {
+			b.call.leave()
+		}
 		ctx, cancel := context.WithTimeout(context.Background(), b.call.caller.t.Grace)
 		defer cancel()
-		_ = b.call.await(ctx, func() bool { return false }) // the peer was told
+		if b.call.await(ctx, func() bool { return false }) != nil {
+			b.call.leave()
+		}
 	})
 	return b.err
 }
@@ -112,46 +115,55 @@ func (s *session) Receive(ctx context.Context, stream *cairn.Stream, o cairn.Rec
 	u := s.startUpload(ctx, conn, stream.Body)
 	var a receiveAnswer
 	err = k.result(ctx, &a)
-	bodyErr := u.stop(s.t.Grace, closeBody)
+	bodyErr := u.failed.Load()
+	u.stop(s.t.Grace, closeBody)
 	if err != nil && bodyErr != nil && ctx.Err() == nil {
-		err = &cairn.Error{Op: k.op, Subject: k.subject, Place: s.place, Kind: cairn.KindOf(bodyErr), Err: bodyErr}
+		err = &cairn.Error{Op: k.op, Subject: k.subject, Place: s.place, Kind: cairn.KindOf(*bodyErr), Err: *bodyErr}
 	}
 	return a.received, err
 }
 
-// pushing is an upload under way.
+// pushing is an upload under way, and the reader of its body.
 type pushing struct {
-	conn    *dataConn
-	done    chan struct{}
-	bodyErr error // readable when done is closed
+	conn   *dataConn
+	body   io.Reader
+	failed atomic.Pointer[error] // what body ended with, other than EOF
+	done   chan struct{}
+}
+
+func (u *pushing) Read(p []byte) (int, error) {
+	n, err := u.body.Read(p)
+	if err != nil && err != io.EOF {
+		u.failed.CompareAndSwap(nil, &err)
+	}
+	return n, err
 }
 
 func (s *session) startUpload(ctx context.Context, conn *dataConn, body io.Reader) *pushing {
-	u := &pushing{conn: conn, done: make(chan struct{})}
+	u := &pushing{conn: conn, body: body, done: make(chan struct{})}
 	stopHook := context.AfterFunc(s.ctx, func() { _ = conn.Close() })
+	conn.in.limit = 0 // the control connection tells whether the peer lives
+	wants := frame.NewReader(conn.in, maxFragment)
 	go func() {
 		defer close(u.done)
 		defer stopHook()
-		// A broken connection is the peer's to report: its answer says why.
-		u.bodyErr, _ = upload(ctx, conn, s.t, body, func(int64) {})
+		// The body's error is kept; a broken connection is the peer's to report: its
+		// answer says why.
+		_, _ = upload(ctx, conn, s.t, u, wants, func(int64) {})
 	}()
 	return u
 }
 
-// stop ends the upload, whose answer has come, and returns the error with which
-// its body ended, if it did. A body that gives nothing and does not end is closed
-// under its reader; one that ignores that too is left behind.
-func (u *pushing) stop(grace time.Duration, closeBody func()) error {
+// stop ends the upload, whose answer has come. A body that gives nothing is
+// closed under its reader; one that ignores that is left behind after the grace
+// time.
+func (u *pushing) stop(grace time.Duration, closeBody func()) {
 	_ = u.conn.Close() // the answer said all there is to say
-	for range 2 {
-		limit := time.NewTimer(grace)
-		select {
-		case <-u.done:
-			limit.Stop()
-			return u.bodyErr
-		case <-limit.C:
-			closeBody()
-		}
+	closeBody()
+	limit := time.NewTimer(grace)
+	defer limit.Stop()
+	select {
+	case <-u.done:
+	case <-limit.C:
 	}
-	return nil
 }
