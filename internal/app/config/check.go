@@ -334,6 +334,9 @@ func (r *reading) checkVolumes(c *Config) {
 	r.checkFolders(c)
 }
 
+// minSector is the unit of a volume's size in bytes.
+const minSector = 512
+
 func (r *reading) checkHead(v *Volume) {
 	_, sized := r.at[&v.Size]
 	_, adopted := r.at[&v.Adopt]
@@ -342,8 +345,8 @@ func (r *reading) checkHead(v *Volume) {
 		r.fail(&v.Name, fmt.Sprintf("volume %q has neither adopt nor size", v.Name), "adopt: PATH protects a disk in place, size: 10GiB makes a new one")
 	case sized && adopted:
 		r.fail(&v.Size, "size beside adopt", "an adopted disk has its own size")
-	case v.Size%cairn.BlockSize != 0:
-		r.fail(&v.Size, fmt.Sprintf("size %d is not a multiple of %d", v.Size, cairn.BlockSize), "round it up")
+	case v.Size%minSector != 0:
+		r.fail(&v.Size, fmt.Sprintf("size %d is not a multiple of %d", v.Size, minSector), "round it up")
 	}
 	if v.KeepAtLeast < 1 {
 		r.fail(&v.KeepAtLeast, "keep_at_least below 1", "the newest snapshot must be able to stay")

@@ -17,6 +17,7 @@ import (
 	"cairn"
 	"cairn/internal/app/job"
 	"cairn/internal/mech/blockio"
+	"cairn/internal/testkit/fakedisk"
 )
 
 func folder(t *testing.T, dir string) blockio.FS {
@@ -36,6 +37,19 @@ func open(t *testing.T, fsys blockio.FS) *job.History {
 	}
 	t.Cleanup(func() { _ = h.Close() })
 	return h
+}
+
+// diskWith is a disk in memory that holds one log.
+func diskWith(t *testing.T, log []byte) *fakedisk.Disk {
+	t.Helper()
+	d := fakedisk.New()
+	f, err := d.Create("nightly.history")
+	must(t, err)
+	if len(log) > 0 {
+		_, err = f.WriteAt(log, 0)
+		must(t, err)
+	}
+	return d
 }
 
 func must(t *testing.T, err error) {
@@ -140,23 +154,15 @@ func TestInterruptedRunShowsAsInterrupted(t *testing.T) {
 // However short a cut leaves the log, what stands before the cut is read, nothing
 // else is, and recording goes on.
 func TestEveryTornTail(t *testing.T) {
-	dir := t.TempDir()
-	h := open(t, folder(t, dir))
-	record(t, h, 2)
-	must(t, h.Close())
-	file := filepath.Join(dir, "nightly.history")
-	whole, err := os.ReadFile(file)
-	must(t, err)
+	whole := recorded(t, 2)
 	for n := range len(whole) + 1 {
-		must(t, os.WriteFile(file, append(whole[:n:n], make([]byte, 5000)...), 0o600))
-		h, err := job.Open(folder(t, dir), nil).History("nightly")
+		d := diskWith(t, append(whole[:n:n], make([]byte, 5000)...))
+		h, err := job.Open(d, nil).History("nightly")
 		if err != nil {
 			t.Fatalf("cut at %d: %v", n, err)
 		}
-		begun := strings.Count(string(whole[:n]), `"begin"`)
-		if whole[max(0, n-1)] != '\n' && bytes.Contains(whole[bytes.LastIndexByte(whole[:n], '\n')+1:n], []byte(`"begin"`)) {
-			begun-- // its line is the torn one
-		}
+		lines := bytes.SplitAfter(whole[:n], []byte{'\n'})
+		begun := bytes.Count(bytes.Join(lines[:len(lines)-1], nil), []byte(`"begin"`))
 		before := list(t, h)
 		if len(before) != begun {
 			t.Fatalf("cut at %d: %d runs, want %d", n, len(before), begun)
@@ -166,46 +172,45 @@ func TestEveryTornTail(t *testing.T) {
 				t.Fatalf("cut at %d: run %d is %s", n, r.ID, r.State)
 			}
 		}
-		if n%16 != 0 {
-			must(t, h.Close())
-			continue
-		}
 		record(t, h, 1)
 		must(t, h.Close())
 		var said bytes.Buffer
-		again, err := job.Open(folder(t, dir), slog.New(slog.NewTextHandler(&said, nil))).History("nightly")
+		again, err := job.Open(d, slog.New(slog.NewTextHandler(&said, nil))).History("nightly")
 		must(t, err)
 		if said.Len() > 0 {
 			t.Fatalf("cut at %d: opened again, it said %s", n, &said)
 		}
-		after := list(t, again)
-		must(t, again.Close())
-		if len(after) != begun+1 || after[0].State != job.Done || len(after[0].Steps) != 2 {
+		if after := list(t, again); len(after) != begun+1 || after[0].State != job.Done || len(after[0].Steps) != 2 {
 			t.Fatalf("cut at %d: recorded afterwards: %+v", n, after)
 		}
 	}
 }
 
-func TestFlippedByteHidesOnlyItsRecord(t *testing.T) {
+// recorded is the log of so many runs.
+func recorded(t *testing.T, runs int) []byte {
+	t.Helper()
 	dir := t.TempDir()
 	h := open(t, folder(t, dir))
-	record(t, h, 2)
+	record(t, h, runs)
 	must(t, h.Close())
-	want := list(t, open(t, folder(t, dir)))
-	file := filepath.Join(dir, "nightly.history")
-	whole, err := os.ReadFile(file)
+	log, err := os.ReadFile(filepath.Join(dir, "nightly.history"))
 	must(t, err)
+	return log
+}
+
+func TestFlippedByteHidesOnlyItsRecord(t *testing.T) {
+	whole := recorded(t, 2)
+	read := func(log []byte) []job.Run {
+		h, err := job.Open(diskWith(t, log), nil).History("nightly")
+		must(t, err)
+		return list(t, h)
+	}
+	want := fmt.Sprint(read(whole))
 	for i := range whole {
 		flipped := bytes.Clone(whole)
 		flipped[i] ^= 0x20
-		must(t, os.WriteFile(file, flipped, 0o600))
-		h, err := job.Open(folder(t, dir), nil).History("nightly")
-		if err != nil {
-			t.Fatalf("byte %d: %v", i, err)
-		}
-		got := list(t, h)
-		must(t, h.Close())
-		if len(got) == 2 && fmt.Sprint(got) == fmt.Sprint(want) {
+		got := read(flipped)
+		if fmt.Sprint(got) == want {
 			t.Fatalf("byte %d: the flip was not noticed", i)
 		}
 		for _, r := range got {
@@ -223,22 +228,15 @@ func TestFlippedByteHidesOnlyItsRecord(t *testing.T) {
 
 // Steps whose run has lost its beginning are nobody's.
 func TestStepsOfADamagedRunAreNotGivenToAnother(t *testing.T) {
-	dir := t.TempDir()
-	h := open(t, folder(t, dir))
-	record(t, h, 2)
-	must(t, h.Close())
-	file := filepath.Join(dir, "nightly.history")
-	whole, err := os.ReadFile(file)
-	must(t, err)
 	var rest []byte
-	for line := range bytes.Lines(whole) {
+	for line := range bytes.Lines(recorded(t, 2)) {
 		if !bytes.Contains(line, []byte(`{"run":1,"end"`)) && !bytes.Contains(line, []byte(`{"run":2,"begin"`)) {
 			rest = append(rest, line...)
 		}
 	}
-	must(t, os.WriteFile(file, rest, 0o600))
-	runs := list(t, open(t, folder(t, dir)))
-	if len(runs) != 1 || runs[0].State != job.Interrupted || len(runs[0].Steps) != 2 || len(runs[0].Verbs) != 1 {
+	h, err := job.Open(diskWith(t, rest), nil).History("nightly")
+	must(t, err)
+	if runs := list(t, h); len(runs) != 1 || runs[0].State != job.Interrupted || len(runs[0].Steps) != 2 || len(runs[0].Verbs) != 1 {
 		t.Errorf("read %+v", runs)
 	}
 }
