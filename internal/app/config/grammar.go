@@ -18,7 +18,7 @@ const keyField = ",key"
 //	required  members in which it must stand; "*" is all it belongs to
 //	default   value when absent; "10s local=2s" differs for one member
 //	values    the allowed words
-//	as        the meaning of a plain type: path, span, size, rate, address, …
+//	as        the meaning of a plain type: path, span, orzero, size, rate, address, …
 //	later     legal, but not built in this version: what to call it; "x=what" only
 //	          for the value x
 //	secret    never shown

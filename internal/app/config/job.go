@@ -71,7 +71,7 @@ type Connect struct {
 	SSHCommand           string   `yaml:"ssh_command" for:"ssh+stdinserver" doc:"ssh program"`
 	Options              []string `yaml:"options" for:"ssh+stdinserver" doc:"ssh -o options"`
 
-	DialTimeout time.Duration `yaml:"dial_timeout" default:"10s local=2s" doc:"limit for making the connection"`
+	DialTimeout time.Duration `yaml:"dial_timeout" default:"10s local=2s" as:"orzero" doc:"limit for making the connection; 0 is the usual one"`
 }
 
 // Serve says how peers reach a passive job.
@@ -86,7 +86,7 @@ type Serve struct {
 	Cert             string        `yaml:"cert" for:"tls" required:"*" as:"path" doc:"our certificate (PEM)"`
 	Key              string        `yaml:"key" for:"tls" required:"*" as:"path" doc:"its key (PEM)"`
 	ClientCNs        []string      `yaml:"client_cns" for:"tls" required:"*" as:"identity" doc:"common names of the clients that are let in; the name is the client's identity"`
-	HandshakeTimeout time.Duration `yaml:"handshake_timeout" for:"tls" default:"10s" doc:"limit for a client's handshake"`
+	HandshakeTimeout time.Duration `yaml:"handshake_timeout" for:"tls" default:"10s" as:"orzero" doc:"limit for a client's handshake; 0 is the usual one"`
 
 	ListenerName string `yaml:"listener_name" for:"local" required:"*" doc:"name that local jobs connect to"`
 
@@ -109,7 +109,7 @@ type Hook struct {
 	Type        string        `yaml:"type" required:"*" values:"command postgres-checkpoint mysql-lock-tables" doc:"kind of hook"`
 	Path        string        `yaml:"path" for:"command" required:"*" as:"path" doc:"command to run"`
 	DSN         string        `yaml:"dsn" for:"postgres-checkpoint mysql-lock-tables" required:"*" secret:"true" doc:"database to connect to"`
-	Timeout     time.Duration `yaml:"timeout" for:"command" default:"30s" doc:"limit for the command"`
+	Timeout     time.Duration `yaml:"timeout" default:"30s" doc:"limit for the hook"`
 	ErrIsFatal  bool          `yaml:"err_is_fatal" doc:"a failure prevents the capture"`
 	Filesystems cairn.Filter  `yaml:"filesystems" doc:"filesystems the hook runs for"`
 }

@@ -34,8 +34,11 @@ func (d *decoder) scalar(text string, v reflect.Value, k *key) error {
 	switch v.Interface().(type) {
 	case time.Duration:
 		parse := parseTimeout
-		if k.as == "span" {
+		switch k.as {
+		case "span":
 			parse = parseSpan
+		case "orzero":
+			parse = parseTimeoutOrZero
 		}
 		t, err := parse(text)
 		v.SetInt(int64(t))
@@ -180,6 +183,14 @@ func parseTimeout(text string) (time.Duration, error) {
 		return 0, badValue("as in 30s or 1m30s", "%q is not a timeout above zero", text)
 	}
 	return d, nil
+}
+
+// parseTimeoutOrZero takes 0 too, as zrepl does for connections.
+func parseTimeoutOrZero(text string) (time.Duration, error) {
+	if d, err := time.ParseDuration(text); err == nil && d == 0 {
+		return 0, nil
+	}
+	return parseTimeout(text)
 }
 
 // units of sizes, in bits: zrepl counts in B (bytes) and b or bit.
