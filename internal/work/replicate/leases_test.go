@@ -211,6 +211,41 @@ func TestReceiverRulesLeaveOut(t *testing.T) {
 	})
 }
 
+// Versions that go away between listing and sending are planned around.
+func TestVersionGoneMeanwhile(t *testing.T) {
+	bubble(t, func(b *bench) {
+		b.grow("db", "@a", "@b", "@c")
+		gone := []cairn.VersionID{b.list(b.src, "db").Versions[0].VersionID}
+		first := true
+		b.src.Hook(memory.On("lease", memory.Begin, func(ctx context.Context, _ memory.Call) error {
+			if first {
+				first = false
+				if errs, err := b.src.Endpoint().Destroys.Destroy(ctx, "db", gone); err != nil || errs[0] != nil {
+					b.Error(err, errs)
+				}
+			}
+			return nil
+		}))
+		r := b.run()
+		b.equal("db")
+		if got := steps(r.Datasets[0]); got != ">@a | >@b @b>@c" {
+			b.Error(got)
+		}
+	})
+}
+
+// Not to know sizes is no error.
+func TestEstimatesMayFail(t *testing.T) {
+	bubble(t, func(b *bench) {
+		b.grow("db", "@a")
+		b.src.Hook(memory.On("estimate", memory.Begin, memory.Fail(0, cairn.KindIO)))
+		r := b.run()
+		if s := r.Datasets[0].Attempts[0].Steps[0]; s.BytesExpected != -1 || s.State != replicate.Done {
+			b.Errorf("%+v", s)
+		}
+	})
+}
+
 // A receive that can not go on is given up, and the versions arrive all the same.
 func TestCutReceiveThatCannotGoOn(t *testing.T) {
 	bubble(t, func(b *bench) {

@@ -61,9 +61,6 @@ func (t *task) end(err error) {
 		d := &t.node.report
 		d.State, d.BlockedOn, d.Error, d.ErrorKind = state, OnNothing, text, kind
 	})
-	if err != nil {
-		t.Log.Error("not replicated", "dataset", t.dataset, "kind", kind, "err", err)
-	}
 	t.open(err == nil)
 }
 
