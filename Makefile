@@ -38,6 +38,9 @@ vet-all: ## go vet on Linux, and of the portable packages for freebsd, darwin an
 tidy: ## the rules about the tree itself
 	@$(env) && go test -count=1 ./tools/tidy
 
+bench-plan: ## plan and prune ten thousand datasets of a thousand versions, within 10 CPU s and 128 MiB
+	@$(env) && CAIRN_SCALE=full go test -count=1 -v ./test/scale && echo "bench-plan: done"
+
 bench-tape: ## LTFS index of a million files: MB per CPU second, bytes of memory per file
 	@$(env) && go test -run '^$$' -bench Index -files 1000000 -benchtime 3x ./ltfs && echo "bench-tape: done"
 
