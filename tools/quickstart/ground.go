@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -61,6 +60,9 @@ func prepare(dir string) (unlock func(), err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make the folder for this run: %w", err)
 	}
+	if err := ours(dir); err != nil {
+		return nil, err
+	}
 	lock, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("cannot write to %s: %w", dir, err)
@@ -80,15 +82,28 @@ func prepare(dir string) (unlock func(), err error) {
 	return unlock, nil
 }
 
-// sweep removes what an earlier run left, and nothing that is not ours.
-func sweep(dir string) error {
+// ours refuses a folder with something in it that no earlier run has marked.
+func ours(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
-	mark := filepath.Join(dir, markName)
-	if _, err := os.Stat(mark); errors.Is(err, fs.ErrNotExist) && len(entries) > 1 {
+	for _, e := range entries {
+		if e.Name() == markName {
+			return nil
+		}
+	}
+	if len(entries) > 1 || len(entries) == 1 && entries[0].Name() != lockName {
 		return fmt.Errorf("%s holds files that no quickstart made: name an empty folder with -dir", dir)
+	}
+	return nil
+}
+
+// sweep removes what an earlier run left.
+func sweep(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
 	}
 	for _, e := range entries {
 		if e.Name() == lockName {
@@ -98,7 +113,7 @@ func sweep(dir string) error {
 			return fmt.Errorf("cannot remove what an earlier run left (made by another user?): %w", err)
 		}
 	}
-	return os.WriteFile(mark, nil, 0o600)
+	return os.WriteFile(filepath.Join(dir, markName), nil, 0o600)
 }
 
 func checkRoom(dir string) error {

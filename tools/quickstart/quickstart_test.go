@@ -84,8 +84,8 @@ func TestPrepareRefusesInPlainWords(t *testing.T) {
 	if _, err := prepare(precious); err == nil || !strings.Contains(err.Error(), "no quickstart made") {
 		t.Errorf("somebody's folder: %v", err)
 	}
-	if _, err := os.Stat(filepath.Join(precious, "letters")); err != nil {
-		t.Error("somebody's folder was cleared")
+	if left, err := os.ReadDir(precious); err != nil || len(left) != 1 || left[0].Name() != "letters" {
+		t.Errorf("somebody's folder was touched: %v", left)
 	}
 	own := filepath.Join(dir, "q")
 	unlock, err := prepare(own)
