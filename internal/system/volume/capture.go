@@ -44,7 +44,7 @@ func (v *Volume) mayCapture(name string) error {
 	if st.Head.Sealed {
 		return v.sealedError()
 	}
-	return v.verified()
+	return errors.Join(v.certain(), v.verified())
 }
 
 func (v *Volume) sealedError() error {
@@ -250,9 +250,14 @@ func find(s *catalog.State, id cairn.VersionID) (catalog.Version, error) {
 	if !ok {
 		return r, &cairn.Error{Op: "find version", Subject: id.Name, Kind: cairn.KindNotFound}
 	}
-	if r.GUID != id.GUID {
-		return r, &cairn.Error{Op: "find version", Subject: id.Name, Kind: cairn.KindConflict,
-			Err: fmt.Errorf("its GUID is %v, not %v", r.GUID, id.GUID), Hint: "list the versions again; the name was reused"}
+	return r, agree(r, id)
+}
+
+// agree makes sure that the version's GUID is the one meant.
+func agree(r catalog.Version, id cairn.VersionID) error {
+	if r.GUID == id.GUID {
+		return nil
 	}
-	return r, nil
+	return &cairn.Error{Op: "find version", Subject: id.Name, Kind: cairn.KindConflict,
+		Err: fmt.Errorf("its GUID is %v, not %v", r.GUID, id.GUID), Hint: "list the versions again; the name was reused"}
 }

@@ -97,7 +97,7 @@ func (d *device) extents(ctx context.Context, off, length int64) ([]cairn.Extent
 // admit refuses what cannot be written, before anything is touched.
 func (d *device) admit(off, length int64) error {
 	v := d.v
-	if sealed := v.state().Head.Sealed; sealed {
+	if v.state().Head.Sealed {
 		return v.sealedError()
 	}
 	v.gate.RLock()
@@ -132,7 +132,7 @@ func (d *device) WriteAt(ctx context.Context, p []byte, off int64, flags cairn.W
 	}
 	start := off
 	err := windows(off, int64(len(p)), plainWindow, func(off, n int64) error {
-		return d.v.write(ctx, off, n, false, func() error {
+		return d.v.write(ctx, off, n, 0, func() error {
 			_, err := d.v.head.WriteAt(p[off-start:off-start+n], off)
 			return err
 		})
@@ -144,15 +144,14 @@ func (d *device) WriteZeroes(ctx context.Context, off, length int64, flags cairn
 	if err := d.admit(off, length); err != nil {
 		return err
 	}
-	err := d.v.writeZeroes(ctx, off, length, flags)
+	err := d.v.writeZeroes(ctx, off, length, 0, flags)
 	return d.finish(ctx, "write zeroes to", err, flags)
 }
 
-// writeZeroes makes the range read as zeroes, in windows, without the checks that
-// a user's write has to pass.
-func (v *Volume) writeZeroes(ctx context.Context, off, length int64, flags cairn.WriteFlags) error {
+// writeZeroes makes the range read as zeroes, in windows.
+func (v *Volume) writeZeroes(ctx context.Context, off, length int64, k writeKind, flags cairn.WriteFlags) error {
 	return windows(off, length, v.zeroWindow, func(off, n int64) error {
-		return v.write(ctx, off, n, true, func() error { return v.zero(off, n, flags) })
+		return v.write(ctx, off, n, k|zeroing, func() error { return v.zero(off, n, flags) })
 	})
 }
 
@@ -161,7 +160,7 @@ func (d *device) Discard(ctx context.Context, off, length int64) error {
 		return err
 	}
 	err := windows(off, length, d.v.zeroWindow, func(off, n int64) error {
-		return d.v.write(ctx, off, n, true, func() error {
+		return d.v.write(ctx, off, n, zeroing, func() error {
 			err := d.v.head.Punch(off, n)
 			if errors.Is(err, syscall.EOPNOTSUPP) {
 				return nil // a hint

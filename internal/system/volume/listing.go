@@ -35,17 +35,22 @@ func (v *Volume) listed(st *catalog.State, r catalog.Version, want cairn.Want) c
 	return c
 }
 
-// unique is what destroying the version alone would free: its segments, when it
-// is the oldest snapshot; else they pass to its older neighbour.
+// unique is what destroying the version alone would free: the segments that no
+// younger snapshot reads, when it is the oldest; else they pass to its older
+// neighbour.
 func (v *Volume) unique(st *catalog.State, r catalog.Version) int64 {
-	freed := map[uint64]bool{}
-	segments, _ := st.After(catalog.Edit{GoneVersions: []string{r.Name}}).Garbage()
-	for _, id := range segments {
-		freed[id] = true
+	next := st.Head.NextID // first interval of the second snapshot
+	oldest := true
+	for _, o := range st.Versions {
+		if !o.ID().IsSnapshot() || o.Name == r.Name {
+			continue
+		}
+		oldest = oldest && o.Order > r.Order
+		next = min(next, o.Start)
 	}
 	var sum int64
 	for _, g := range st.Segments {
-		if freed[g.ID] {
+		if oldest && r.ID().IsSnapshot() && g.Interval < next {
 			sum += v.segmentLength(g)
 		}
 	}
@@ -77,7 +82,7 @@ func (v *Volume) condition(st *catalog.State) (cairn.State, string) {
 		}
 	}
 	if st.Head.RollingBack != "" {
-		return cairn.StateDegraded, "a rollback to " + st.Head.RollingBack + " is not finished; open the volume again"
+		return cairn.StateDegraded, "a rollback to " + st.Head.RollingBack + " is not finished: roll back to it again"
 	}
 	return cairn.StateOK, ""
 }

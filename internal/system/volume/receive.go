@@ -222,7 +222,7 @@ func (v *Volume) applyStream(ctx context.Context, r *blocks.Reader) error {
 		}
 		rec, err := r.Next()
 		switch {
-		case err == io.EOF: // the reader's word that all was right
+		case errors.Is(err, io.EOF) && cairn.KindOf(err) == cairn.KindOther: // the reader's word that all was right
 			return nil
 		case err != nil:
 			return err
@@ -234,7 +234,7 @@ func (v *Volume) applyStream(ctx context.Context, r *blocks.Reader) error {
 			err = v.recordPoint(r, rec.Offset)
 		default:
 			err = windows(rec.Offset, rec.Length, v.zeroWindow, func(off, n int64) error {
-				return v.change(off, n, true, func() error { return v.zero(off, n, cairn.MayUnmap) })
+				return v.change(off, n, zeroing|internal, func() error { return v.zero(off, n, cairn.MayUnmap) })
 			})
 		}
 		if err != nil {
@@ -246,7 +246,7 @@ func (v *Volume) applyStream(ctx context.Context, r *blocks.Reader) error {
 
 func (v *Volume) applyData(rec blocks.Record) error {
 	return windows(rec.Offset, rec.Length, plainWindow, func(off, n int64) error {
-		return v.change(off, n, false, func() error {
+		return v.change(off, n, internal, func() error {
 			at := off - rec.Offset
 			_, err := v.head.WriteAt(rec.Data[at:at+n], off)
 			return err
@@ -327,7 +327,7 @@ func (v *Volume) emptyHead(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := v.writeZeroes(ctx, 0, v.size, cairn.MayUnmap); err != nil {
+	if err := v.writeZeroes(ctx, 0, v.size, internal, cairn.MayUnmap); err != nil {
 		return err
 	}
 	if err := v.flush(); err != nil {

@@ -87,7 +87,7 @@ func (v *Volume) setSize(size int64) error {
 // commits the size and cuts the file.
 func (v *Volume) shrink(ctx context.Context, size int64) error {
 	tail := (size + blockSize - 1) / blockSize * blockSize
-	if err := v.writeZeroes(ctx, size, v.size-size, cairn.MayUnmap); err != nil {
+	if err := v.writeZeroes(ctx, size, v.size-size, internal, cairn.MayUnmap); err != nil {
 		return err
 	}
 	if v.tracking && tail < v.size {
@@ -108,6 +108,6 @@ func (v *Volume) shrink(ctx context.Context, size int64) error {
 // growth brings it back as zeroes.
 func (v *Volume) markRange(off, length int64) error {
 	return windows(off, length, plainWindow, func(off, n int64) error {
-		return v.change(off, n, false, func() error { return nil })
+		return v.change(off, n, internal, func() error { return nil })
 	})
 }

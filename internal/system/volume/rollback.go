@@ -21,7 +21,7 @@ func (v *Volume) Rollback(ctx context.Context, to cairn.VersionID, destroyNewer 
 	if err == nil {
 		err = v.mayRollBack(to)
 	}
-	if err == nil {
+	if err == nil && v.state().Head.RollingBack != to.Name {
 		err = v.beginRollback(to, destroyNewer)
 	}
 	if err == nil {
@@ -43,6 +43,8 @@ func (v *Volume) mayRollBack(to cairn.VersionID) error {
 		return &cairn.Error{Op: "roll back", Subject: to.Name, Kind: cairn.KindInvalid, Hint: "a bookmark has no data; name a snapshot"}
 	case st.Head.Receiving != nil:
 		return &cairn.Error{Op: "roll back", Subject: v.o.Name, Kind: cairn.KindBusy, Err: errors.New("a receive is pending"), Hint: "finish or abort it"}
+	case st.Head.RollingBack != "" && st.Head.RollingBack != to.Name:
+		return &cairn.Error{Op: "roll back", Subject: v.o.Name, Kind: cairn.KindBusy, Err: errors.New("a rollback to " + st.Head.RollingBack + " is not finished"), Hint: "finish it first"}
 	case devices > 0:
 		return &cairn.Error{Op: "roll back", Subject: v.o.Name, Kind: cairn.KindBusy, Err: errors.New("its device is open"), Hint: "detach it first"}
 	}
@@ -59,7 +61,7 @@ func (v *Volume) beginRollback(to cairn.VersionID, destroyNewer bool) error {
 	if err != nil {
 		return err
 	}
-	var gone []string
+	d := newDestroyer(st)
 	for _, r := range st.Versions {
 		if r.Order <= target.Order {
 			continue
@@ -68,14 +70,15 @@ func (v *Volume) beginRollback(to cairn.VersionID, destroyNewer bool) error {
 			return &cairn.Error{Op: "roll back", Subject: to.Name, Kind: cairn.KindConflict, Err: fmt.Errorf("%s is newer", r.Name),
 				Hint: "ask for newer versions to be destroyed, or destroy them first"}
 		}
-		if heir, err := v.mayDestroy(st, r, r.ID()); err != nil {
-			return err
-		} else if len(heir) > 0 {
-			return &cairn.Error{Op: "give up", Subject: r.Name, Kind: cairn.KindBusy, Err: fmt.Errorf("a job's cursor stands on it"), Hint: "release the lease"}
+		if len(r.Leases) > 0 {
+			return &cairn.Error{Op: "give up", Subject: r.Name, Kind: cairn.KindBusy, Err: fmt.Errorf("leased by %s (%v)", r.Leases[0].Owner, r.Leases[0].Purpose),
+				Hint: "wait for the step, or release the lease"}
 		}
-		gone = append(gone, r.Name)
+		if err := d.destroy(v, r.ID()); err != nil {
+			return err
+		}
 	}
-	return v.startRollback(to.Name, gone, nil)
+	return v.startRollback(to.Name, d.gone, nil)
 }
 
 // startRollback writes the record that makes a rollback certain. also may add to

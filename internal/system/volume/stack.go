@@ -18,13 +18,19 @@ type stacked struct {
 	rec  catalog.Segment // as first recorded; Interval and ID never change
 	fs   blockio.FS
 	id   segment.Identity
-	mu   sync.Mutex // guards open
+	mu   sync.Mutex // guards what follows
 	open *segment.Segment
+	gone bool // dropped: nothing reads it any more
 }
+
+var errDropped = errors.New("the segment is not needed any more")
 
 func (x *stacked) get() (*segment.Segment, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if x.gone {
+		return nil, errDropped
+	}
 	if x.open != nil {
 		return x.open, nil
 	}
@@ -50,6 +56,7 @@ func (x *stacked) get() (*segment.Segment, error) {
 func (x *stacked) close() error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.gone = true
 	if x.open == nil {
 		return nil
 	}

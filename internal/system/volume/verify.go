@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"cairn"
@@ -15,32 +16,16 @@ func (v *Volume) Verify(ctx context.Context, id cairn.VersionID) (cairn.Coverage
 	if err != nil {
 		return cairn.Coverage{}, failed("verify", v.o.Name+id.Name, err)
 	}
-	v.stack.use.RLock()
-	defer v.stack.use.RUnlock()
 	var c cairn.Coverage
-	bad := &extent.Bitmap{}
+	bad, kept := &extent.Bitmap{}, &extent.Bitmap{}
 	for _, x := range v.stack.since(start) {
 		if err := ctx.Err(); err != nil {
 			return c, failed("verify", v.o.Name+id.Name, err)
 		}
-		s, err := x.get()
-		if err != nil {
-			c.Notes = append(c.Notes, fmt.Sprintf("segment %d cannot be opened: %v", x.rec.ID, err))
-			continue
-		}
-		checked, damaged, headless := s.Check()
-		c.Checked += checked
-		bad.Union(damaged)
-		if headless {
-			c.Notes = append(c.Notes, fmt.Sprintf("segment %d has an unreadable header: which blocks it held is not known", x.rec.ID))
-		}
+		v.verifySegment(x, &c, bad, kept)
 	}
 	for first, count := range bad.All() {
 		c.Damaged = append(c.Damaged, cairn.Extent{Offset: int64(first) * blockSize, Length: int64(count) * blockSize, Kind: cairn.ExtentData})
-	}
-	kept, err := v.stack.union(start)
-	if err != nil {
-		return c, failed("verify", v.o.Name+id.Name, err)
 	}
 	c.Unchecked = size
 	if !id.IsZero() {
@@ -48,6 +33,28 @@ func (v *Volume) Verify(ctx context.Context, id cairn.VersionID) (cairn.Coverage
 	}
 	c.Notes = append(c.Notes, "the head is plain and has no checksums: what is read from it was not checked; compare with a replica for that")
 	return c, nil
+}
+
+// verifySegment checks one segment, holding off only for so long that it is
+// dropped.
+func (v *Volume) verifySegment(x *stacked, c *cairn.Coverage, bad, kept *extent.Bitmap) {
+	v.stack.use.RLock()
+	defer v.stack.use.RUnlock()
+	s, err := x.get()
+	if errors.Is(err, errDropped) {
+		return
+	}
+	if err != nil {
+		c.Notes = append(c.Notes, fmt.Sprintf("segment %d cannot be opened: %v", x.rec.ID, err))
+		return
+	}
+	checked, damaged, headless := s.Check()
+	c.Checked += checked
+	bad.Union(damaged)
+	s.Union(kept)
+	if headless {
+		c.Notes = append(c.Notes, fmt.Sprintf("segment %d has an unreadable header: which blocks it held is not known", x.rec.ID))
+	}
 }
 
 func (v *Volume) verifyRange(id cairn.VersionID) (start uint64, size int64, err error) {

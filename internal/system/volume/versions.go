@@ -22,73 +22,114 @@ func (v *Volume) Destroy(ctx context.Context, ids []cairn.VersionID) ([]error, e
 	if v.closed {
 		return nil, errClosed
 	}
-	st := v.state()
 	results := make([]error, len(ids))
-	var e catalog.Edit
+	d := newDestroyer(v.state())
 	for i, id := range ids {
-		r, found := st.Find(id.Name)
-		if !found {
-			continue
-		}
-		heir, err := v.mayDestroy(st, r, id)
-		if err != nil {
-			results[i] = failed("destroy", v.o.Name+id.Name, err)
-			continue
-		}
-		step := catalog.Edit{GoneVersions: []string{id.Name}, Versions: heir}
-		e.GoneVersions = append(e.GoneVersions, id.Name)
-		e.Versions = append(e.Versions, heir...)
-		st = st.After(step)
+		results[i] = failed("destroy", v.o.Name+id.Name, d.destroy(v, id))
 	}
+	e := d.edit()
 	if len(e.GoneVersions) == 0 {
 		return results, nil
 	}
-	e.Versions = slices.DeleteFunc(e.Versions, func(r catalog.Version) bool { return slices.Contains(e.GoneVersions, r.Name) })
 	return results, failed("destroy", v.o.Name, v.giveUp("destroy", e))
 }
 
-// mayDestroy refuses what is relied on. A cursor's lease is content with a bookmark
-// of the same GUID: heir is that bookmark with the lease.
-func (v *Volume) mayDestroy(st *catalog.State, r catalog.Version, id cairn.VersionID) (heir []catalog.Version, err error) {
-	if _, err := find(st, id); err != nil {
-		return nil, err
-	}
-	for _, l := range r.Leases {
-		twin, ok := bookmarkOf(st, r)
-		if l.Purpose != cairn.PurposeCursor || !ok {
-			return nil, &cairn.Error{Op: "give up", Subject: r.Name, Kind: cairn.KindBusy, Err: fmt.Errorf("leased by %s (%v)", l.Owner, l.Purpose),
-				Hint: "wait for the step, or release the lease"}
-		}
-		if len(heir) == 0 {
-			heir = []catalog.Version{twin}
-			heir[0].Leases = slices.Clone(twin.Leases)
-		}
-		if !slices.Contains(heir[0].Leases, l) {
-			heir[0].Leases = append(heir[0].Leases, l)
-		}
-	}
-	if v.reading(r.Name) {
-		return nil, &cairn.Error{Op: "give up", Subject: r.Name, Kind: cairn.KindBusy, Err: errors.New("it is being read")}
-	}
-	if rc := st.Head.Receiving; rc != nil && r.ID() == rc.From {
-		return nil, &cairn.Error{Op: "give up", Subject: r.Name, Kind: cairn.KindBusy, Err: fmt.Errorf("a receive of %s stands on it", rc.To.Name),
-			Hint: "finish or abort the receive"}
-	}
-	return heir, nil
+// destroyer gathers what goes in one record. Each decision sees the ones before.
+type destroyer struct {
+	st       *catalog.State
+	versions map[string]catalog.Version // that are left
+	marks    map[cairn.GUID][]string    // bookmarks of each GUID
+	heirs    map[string]catalog.Version // bookmarks that took over a lease
+	gone     []string
 }
 
-// bookmarkOf finds another version, a bookmark, with the GUID of r.
-func bookmarkOf(st *catalog.State, r catalog.Version) (catalog.Version, bool) {
-	for _, b := range st.Versions {
-		if b.GUID == r.GUID && b.Name != r.Name && b.ID().IsBookmark() {
+func newDestroyer(st *catalog.State) *destroyer {
+	d := &destroyer{st: st, versions: make(map[string]catalog.Version, len(st.Versions)), marks: map[cairn.GUID][]string{}, heirs: map[string]catalog.Version{}}
+	for _, r := range st.Versions {
+		d.put(r)
+	}
+	return d
+}
+
+func (d *destroyer) put(r catalog.Version) {
+	d.versions[r.Name] = r
+	if r.ID().IsBookmark() && !slices.Contains(d.marks[r.GUID], r.Name) {
+		d.marks[r.GUID] = append(d.marks[r.GUID], r.Name)
+	}
+}
+
+// destroy takes a version out, or says why not. One that is gone is no error.
+func (d *destroyer) destroy(v *Volume, id cairn.VersionID) error {
+	r, found := d.versions[id.Name]
+	if !found {
+		return nil
+	}
+	if err := agree(r, id); err != nil {
+		return err
+	}
+	if err := v.inUse(d.st, r); err != nil {
+		return err
+	}
+	if err := d.bequeath(r); err != nil {
+		return err
+	}
+	delete(d.versions, r.Name)
+	delete(d.heirs, r.Name)
+	d.gone = append(d.gone, r.Name)
+	return nil
+}
+
+// bequeath passes a cursor's lease to a bookmark of the same GUID, with which it is
+// content. Any other lease holds the version.
+func (d *destroyer) bequeath(r catalog.Version) error {
+	heir, ok := d.twin(r)
+	for _, l := range r.Leases {
+		if l.Purpose != cairn.PurposeCursor || !ok {
+			return &cairn.Error{Op: "give up", Subject: r.Name, Kind: cairn.KindBusy, Err: fmt.Errorf("leased by %s (%v)", l.Owner, l.Purpose),
+				Hint: "wait for the step, or release the lease"}
+		}
+		if !slices.Contains(heir.Leases, l) {
+			heir.Leases = append(slices.Clone(heir.Leases), l)
+		}
+	}
+	if len(r.Leases) > 0 {
+		d.versions[heir.Name], d.heirs[heir.Name] = heir, heir
+	}
+	return nil
+}
+
+// twin finds another version, a bookmark, with the GUID of r.
+func (d *destroyer) twin(r catalog.Version) (catalog.Version, bool) {
+	for _, name := range d.marks[r.GUID] {
+		if b, left := d.versions[name]; left && name != r.Name {
 			return b, true
 		}
 	}
 	return catalog.Version{}, false
 }
 
+func (d *destroyer) edit() catalog.Edit {
+	e := catalog.Edit{GoneVersions: d.gone}
+	for _, h := range d.heirs {
+		e.Versions = append(e.Versions, h)
+	}
+	return e
+}
+
+// inUse refuses what is being read, or what a receive stands on.
+func (v *Volume) inUse(st *catalog.State, r catalog.Version) error {
+	if v.reading(r.Name) {
+		return &cairn.Error{Op: "give up", Subject: r.Name, Kind: cairn.KindBusy, Err: errors.New("it is being read")}
+	}
+	if rc := st.Head.Receiving; rc != nil && r.ID() == rc.From {
+		return &cairn.Error{Op: "give up", Subject: r.Name, Kind: cairn.KindBusy, Err: fmt.Errorf("a receive of %s stands on it", rc.To.Name),
+			Hint: "finish or abort the receive"}
+	}
+	return nil
+}
+
 // giveUp removes versions (and puts others in their place) in one record, then
-// what nothing needs any more. Callers hold admin and have asked mayDestroy.
+// what nothing needs any more. Callers hold admin and have asked a destroyer.
 func (v *Volume) giveUp(why string, e catalog.Edit) error {
 	if err := v.activate(); err != nil {
 		return err
@@ -288,19 +329,13 @@ func (v *Volume) bookmark(of cairn.VersionID, name string, degrade bool) (catalo
 	if !degrade {
 		return rec, v.giveUp("bookmark "+name, catalog.Edit{Versions: []catalog.Version{rec}})
 	}
-	st = st.After(catalog.Edit{Versions: []catalog.Version{rec}})
-	heir, err := v.mayDestroy(st, snap, of)
-	if err != nil {
+	d := newDestroyer(st)
+	d.put(rec)
+	d.heirs[rec.Name] = rec
+	if err := d.destroy(v, of); err != nil {
 		return mark, err
 	}
-	e := catalog.Edit{GoneVersions: []string{snap.Name}, Versions: []catalog.Version{rec}}
-	for _, h := range heir {
-		if h.Name == rec.Name {
-			e.Versions, rec = nil, h
-		}
-		e.Versions = append(e.Versions, h)
-	}
-	return rec, v.giveUp("degrade "+snap.Name, e)
+	return d.versions[rec.Name], v.giveUp("degrade "+snap.Name, d.edit())
 }
 
 // SetLease makes the named set hold exactly the versions.

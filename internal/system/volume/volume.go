@@ -266,12 +266,8 @@ func (v *Volume) openHead() error {
 	return nil
 }
 
-// state is what the catalog says now.
-func (v *Volume) state() *catalog.State {
-	v.logMu.Lock()
-	defer v.logMu.Unlock()
-	return v.log.State()
-}
+// state is what the catalog says now. It waits for nothing.
+func (v *Volume) state() *catalog.State { return v.log.State() }
 
 // commit writes one catalog record, made from the present state.
 func (v *Volume) commit(why string, edit func(s *catalog.State, h *catalog.Head) catalog.Edit) error {
@@ -283,15 +279,23 @@ func (v *Volume) commit(why string, edit func(s *catalog.State, h *catalog.Head)
 	h.NextID = max(h.NextID, v.nextID.Load())
 	e.Why, e.Head = why, &h
 	err := v.log.Commit(e)
+	if err == nil && v.log.Grown() {
+		if cerr := v.log.Compact(); cerr != nil {
+			v.o.Log.Warn("cannot write the catalog anew", "volume", v.o.Name, "error", cerr)
+		}
+	}
 	if v.log.InDoubt() != nil {
 		v.doubtful.Store(true)
 	}
 	return err
 }
 
-// certain refuses writes once it is not known whether the last catalog record is
-// there: what has to be preserved depends on it.
+// certain refuses writes while a rollback is not finished, and once it is not known
+// whether the last catalog record is there: what has to be preserved depends on it.
 func (v *Volume) certain() error {
+	if to := v.state().Head.RollingBack; to != "" {
+		return &cairn.Error{Op: "write", Subject: v.o.Name, Kind: cairn.KindBusy, Err: errors.New("a rollback to " + to + " is not finished"), Hint: "roll back to it again"}
+	}
 	if !v.doubtful.Load() {
 		return nil
 	}
@@ -344,6 +348,11 @@ func (v *Volume) Close() error {
 	v.closed = true
 	v.gate.Lock()
 	defer v.gate.Unlock()
+	v.mu.Lock()
+	for r := range v.readers {
+		r.gone.Store(true)
+	}
+	v.mu.Unlock()
 	err := v.stopCleanly()
 	return failed("close volume", v.o.Name, errors.Join(err, v.release()))
 }

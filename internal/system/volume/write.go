@@ -49,15 +49,23 @@ func (v *Volume) unclaim(r run) {
 // errOrigin marks errors of the head itself, as against those of the store.
 var errOrigin = errors.New("head")
 
+// writeKind says what a change of the head is.
+type writeKind uint8
+
+const (
+	zeroing  writeKind = 1 << 0 // the range will read as zeroes
+	internal writeKind = 1 << 1 // not a user's: a sealed head takes it
+)
+
 // write runs one window's change: what a snapshot needs is preserved, the blocks
 // are marked, then apply touches the head. Without room it gives up snapshots, as
 // the rules allow, and begins anew.
-func (v *Volume) write(ctx context.Context, off, length int64, zeroes bool, apply func() error) error {
+func (v *Volume) write(ctx context.Context, off, length int64, k writeKind, apply func() error) error {
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		err := v.change(off, length, zeroes, apply)
+		err := v.change(off, length, k, apply)
 		if err == nil || blockio.Kind(err) != cairn.KindSpace {
 			return err
 		}
@@ -86,11 +94,14 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-func (v *Volume) change(off, length int64, zeroes bool, apply func() error) error {
+func (v *Volume) change(off, length int64, k writeKind, apply func() error) error {
 	v.gate.RLock()
 	defer v.gate.RUnlock()
-	if v.closed {
+	switch {
+	case v.closed:
 		return errClosed
+	case k&internal == 0 && v.state().Head.Sealed:
+		return v.sealedError()
 	}
 	if err := v.inRange(off, length); err != nil {
 		return err
@@ -101,7 +112,7 @@ func (v *Volume) change(off, length int64, zeroes bool, apply func() error) erro
 	r := blocksOf(off, length)
 	v.claim(r)
 	defer v.unclaim(r)
-	if zeroes {
+	if k&zeroing != 0 {
 		start, _, err := v.head.Data(off)
 		if err == nil && start >= off+length {
 			return nil // zeroes already: nothing changes

@@ -8,8 +8,8 @@
 // the log refuses every further change until it is opened anew; the record that
 // failed may or may not be found then. The layout is in docs/formats/volume.md.
 //
-// It locks nothing: whoever holds a Log serialises Commit and Compact. A State
-// handed out is never changed afterwards.
+// It locks nothing: whoever holds a Log serialises Commit and Compact. State may be
+// called beside them; what it hands out is never changed afterwards.
 package catalog
 
 import (
@@ -20,6 +20,7 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
+	"sync/atomic"
 	"syscall"
 
 	"cairn"
@@ -50,8 +51,9 @@ type Log struct {
 
 	fs       blockio.FS
 	file     blockio.File
-	state    *State
+	state    atomic.Pointer[State]
 	end      int64
+	first    int64 // length of the first record
 	sequence uint64
 	torn     bool
 	failed   error
@@ -64,7 +66,8 @@ func Create(fsys blockio.FS, first State) (*Log, error) {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, failure("create catalog", err)
 	}
-	l := &Log{fs: fsys, state: &first}
+	l := &Log{fs: fsys}
+	l.state.Store(&first)
 	return l, l.Compact()
 }
 
@@ -81,14 +84,22 @@ func Open(fsys blockio.FS) (*Log, error) {
 	return l, nil
 }
 
-// State is the present state; it is never changed, only replaced.
-func (l *Log) State() *State { return l.state }
+// State is the present state; it is never changed, only replaced. It may be asked
+// for at any time by anyone.
+func (l *Log) State() *State { return l.state.Load() }
 
 // Torn reports that the log ended in a record that was never committed.
 func (l *Log) Torn() bool { return l.torn }
 
 // Length is the log's size in bytes.
 func (l *Log) Length() int64 { return l.end }
+
+// grown is the size from which a log is worth being written anew, when most of it
+// is history.
+const grown = 4 << 20
+
+// Grown reports that the log is mostly history.
+func (l *Log) Grown() bool { return l.end > max(grown, 4*l.first) }
 
 func (l *Log) read() error {
 	size, err := l.file.Size()
@@ -101,33 +112,37 @@ func (l *Log) read() error {
 	}
 	for l.end < size {
 		payload, seq, store, n := parse(data[l.end:])
-		if n == 0 || seq != l.sequence+1 || l.state != nil && store != l.state.Store.ID {
+		if n == 0 || seq != l.sequence+1 || l.State() != nil && store != l.State().Store.ID {
 			break
 		}
 		if err := l.replay(payload); err != nil {
 			return err
 		}
+		if seq == 1 {
+			l.first = n
+		}
 		l.sequence, l.end = seq, l.end+n
 	}
-	if l.state == nil {
+	if l.State() == nil {
 		return corrupt("its first record is unreadable")
 	}
 	return l.checkTail(data[l.end:])
 }
 
 func (l *Log) replay(payload []byte) error {
-	if l.state == nil {
-		l.state = &State{}
-		if err := json.Unmarshal(payload, l.state); err != nil {
+	if l.State() == nil {
+		var first State
+		if err := json.Unmarshal(payload, &first); err != nil {
 			return corrupt(err.Error())
 		}
+		l.state.Store(&first)
 		return nil
 	}
 	var e Edit
 	if err := json.Unmarshal(payload, &e); err != nil {
 		return corrupt(err.Error())
 	}
-	l.state = l.state.apply(e)
+	l.state.Store(l.State().apply(e))
 	return nil
 }
 
@@ -137,7 +152,7 @@ func (l *Log) replay(payload []byte) error {
 func (l *Log) checkTail(tail []byte) error {
 	for i := 0; i < len(tail); i += align {
 		_, seq, store, n := parse(tail[i:])
-		if n > 0 && store == l.state.Store.ID && seq > l.sequence {
+		if n > 0 && store == l.State().Store.ID && seq > l.sequence {
 			return corrupt(fmt.Sprintf("record %d at byte %d is damaged", l.sequence+1, l.end))
 		}
 		if i == 0 && len(tail) >= 4 && binary.LittleEndian.Uint32(tail) == magic {
@@ -196,7 +211,7 @@ func (l *Log) Commit(e Edit) error {
 	if l.failed != nil {
 		return failure("change catalog", l.failed)
 	}
-	p, err := record(l.state.Store.ID, l.sequence+1, e)
+	p, err := record(l.State().Store.ID, l.sequence+1, e)
 	if err != nil {
 		return failure("change catalog", err)
 	}
@@ -215,7 +230,7 @@ func (l *Log) Commit(e Edit) error {
 	}
 	l.sequence++
 	l.end += int64(len(p))
-	l.state = l.state.apply(e)
+	l.state.Store(l.State().apply(e))
 	return nil
 }
 
@@ -245,7 +260,7 @@ func (l *Log) Compact() error {
 		return failure("write catalog", errors.Join(err, f.Close()))
 	}
 	old := l.file
-	l.file, l.end, l.sequence, l.torn, l.failed = f, end, 1, false, nil
+	l.file, l.end, l.first, l.sequence, l.torn, l.failed = f, end, end, 1, false, nil
 	if old != nil {
 		err = old.Close()
 	}
@@ -262,7 +277,7 @@ func (l *Log) writeNew() (blockio.File, int64, error) {
 	if err := l.fs.Remove(NewName); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, 0, err
 	}
-	p, err := record(l.state.Store.ID, 1, l.state)
+	p, err := record(l.State().Store.ID, 1, l.State())
 	if err != nil {
 		return nil, 0, err
 	}
