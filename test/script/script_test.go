@@ -35,7 +35,7 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Condition:           condition,
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"code": code, "until": until, "port": port, "fill": fill, "poke": poke, "same": same, "flip": flip, "cut": cut,
+			"code": code, "sleep": sleep, "until": until, "port": port, "fill": fill, "poke": poke, "same": same, "flip": flip, "cut": cut,
 			"nbdwrite": nbdwrite, "nbdread": nbdread,
 		},
 	})
@@ -116,6 +116,11 @@ func until(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
+}
+
+// sleep MILLISECONDS gives a command time to get somewhere.
+func sleep(ts *testscript.TestScript, _ bool, args []string) {
+	time.Sleep(time.Duration(number(ts, args[0])) * time.Millisecond)
 }
 
 // port NAME... sets each variable to a port of the loopback address that is free.

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"io"
 	"strings"
@@ -21,6 +22,28 @@ func isTerminal(stream any) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
+// await returns what f returns, or an error when the context ends first: reads of a
+// terminal and writes into a pipe that nobody empties obey no context. f is then
+// left behind, and ends with the process.
+func await[T any](ctx context.Context, op string, f func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		v, err := f()
+		done <- result{v, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+	}
+	var none T
+	return none, &cairn.Error{Op: op, Kind: cairn.KindCanceled, Err: ctx.Err()}
+}
+
 // consent are the options of a command that destroys.
 type consent struct {
 	yes    bool
@@ -34,7 +57,7 @@ func (c *consent) flags(cmd *cobra.Command) {
 
 // agree asks before something is destroyed. It returns false for a dry run, and an
 // error when the answer is no or nobody can be asked.
-func (p *program) agree(c consent, op, subject, what string) (bool, error) {
+func (p *program) agree(ctx context.Context, c consent, op, subject, what string) (bool, error) {
 	if c.dryRun {
 		return false, p.printf("would %s\n", what)
 	}
@@ -49,9 +72,15 @@ func (p *program) agree(c consent, op, subject, what string) (bool, error) {
 	if _, err := io.WriteString(p.errOut, "Go on? [y/N] "); err != nil {
 		return false, p.wrote(err)
 	}
-	answer, err := bufio.NewReader(p.in).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return false, &cairn.Error{Op: "read answer", Kind: cairn.KindIO, Err: err}
+	answer, err := await(ctx, "ask", func() (string, error) {
+		text, err := bufio.NewReader(p.in).ReadString('\n')
+		if err != nil && !errors.Is(err, io.EOF) {
+			return "", &cairn.Error{Op: "read answer", Kind: cairn.KindIO, Err: err}
+		}
+		return text, nil
+	})
+	if err != nil {
+		return false, err
 	}
 	if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
 		return false, &cairn.Error{Op: op, Subject: subject, Kind: cairn.KindCanceled, Err: errors.New("you said no")}

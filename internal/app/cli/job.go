@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -197,18 +198,20 @@ func runFailure(r *client.Run) error {
 	return &cairn.Error{Op: "finish run of job", Subject: r.Job, Kind: kind, Err: errors.New(cause), Hint: r.Hint}
 }
 
-// follow polls the run twice a second while somebody watches, else waits for it.
+// follow waits for the run to end and shows its progress meanwhile.
 func (p *program) follow(ctx context.Context, c *client.Client, job string, r *client.Run) (*client.Run, error) {
+	var present atomic.Pointer[client.Run]
+	present.Store(r)
 	bar := p.startBar("run " + job)
 	defer bar.end()
-	for r.Ended.IsZero() {
-		if bar.live() {
-			bar.show(runProgress(r))
-			if err := sleep(ctx, time.Second/2); err != nil {
-				return nil, err
-			}
+	bar.poll(func() (int64, int64, string) {
+		if now, err := c.Run(ctx, job, r.ID, false); err == nil {
+			present.Store(now)
 		}
-		next, err := c.Run(ctx, job, r.ID, !bar.live())
+		return runProgress(present.Load())
+	})
+	for r.Ended.IsZero() {
+		next, err := c.Run(ctx, job, r.ID, true)
 		if err != nil {
 			return nil, err
 		}
@@ -226,17 +229,6 @@ func runProgress(r *client.Run) (moved, expected int64, what string) {
 		}
 	}
 	return moved, expected, what
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return &cairn.Error{Op: "wait", Kind: cairn.KindCanceled, Err: ctx.Err()}
-	case <-t.C:
-		return nil
-	}
 }
 
 func (p *program) signalCommand() *cobra.Command {

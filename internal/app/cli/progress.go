@@ -14,9 +14,11 @@ import (
 )
 
 // bar shows how far long work has come: a line that is rewritten on a terminal,
-// nothing elsewhere, where the result line at the end is enough.
+// elsewhere a line now and then.
 type bar struct {
-	out     io.Writer // nil: nobody watches
+	out     io.Writer
+	person  bool          // somebody watches on a terminal
+	every   time.Duration // between two looks
 	title   string
 	started time.Time
 	width   int
@@ -28,20 +30,20 @@ type bar struct {
 
 // startBar begins a bar on the standard error output.
 func (p *program) startBar(title string) *bar {
-	b := &bar{title: title, started: time.Now(), width: 80, stop: make(chan struct{})}
+	b := &bar{out: p.errOut, every: plainEvery, title: title, started: time.Now(), stop: make(chan struct{})}
 	f, ok := p.errOut.(descriptor)
 	if !ok || !isTerminal(p.errOut) || os.Getenv("TERM") == "dumb" {
 		return b
 	}
-	b.out = p.errOut
+	b.person, b.every, b.width = true, time.Second/4, 80
 	if w, _, err := term.GetSize(int(f.Fd())); err == nil {
 		b.width = w
 	}
 	return b
 }
 
-// live reports whether somebody watches.
-func (b *bar) live() bool { return b.out != nil }
+// plainEvery is the time between two lines where no terminal is.
+const plainEvery = 15 * time.Second
 
 // watch shows the "bytes" of a Progress until end is called.
 func (b *bar) watch(pr *watchdog.Progress, expected int64) {
@@ -51,13 +53,10 @@ func (b *bar) watch(pr *watchdog.Progress, expected int64) {
 	})
 }
 
-// poll shows what look returns, four times a second, until end or pause is called.
+// poll shows what look returns, again and again, until end or pause is called.
 func (b *bar) poll(look func() (moved, expected int64, what string)) {
-	if !b.live() {
-		return
-	}
 	b.stopped.Go(func() {
-		tick := time.NewTicker(time.Second / 4)
+		tick := time.NewTicker(b.every)
 		defer tick.Stop()
 		for {
 			select {
@@ -72,6 +71,10 @@ func (b *bar) poll(look func() (moved, expected int64, what string)) {
 
 func (b *bar) show(moved, expected int64, what string) {
 	line := barLine(b.title, moved, expected, what, time.Since(b.started), b.width-1)
+	if !b.person {
+		_, _ = fmt.Fprintln(b.out, line) // cosmetic
+		return
+	}
 	pad := max(0, b.shown-len([]rune(line)))
 	_, _ = fmt.Fprintf(b.out, "\r%s%s", line, strings.Repeat(" ", pad)) // cosmetic
 	b.shown = len([]rune(line))
@@ -81,7 +84,7 @@ func (b *bar) show(moved, expected int64, what string) {
 func (b *bar) pause() {
 	b.ended.Do(func() { close(b.stop) })
 	b.stopped.Wait()
-	if b.live() && b.shown > 0 {
+	if b.shown > 0 {
 		_, _ = fmt.Fprintf(b.out, "\r%s\r", strings.Repeat(" ", b.shown)) // cosmetic
 	}
 	b.shown = 0

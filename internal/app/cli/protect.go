@@ -135,7 +135,7 @@ func (p *program) pruneRunCommand() *cobra.Command {
 			if n == 0 {
 				return p.printf("nothing to destroy\n")
 			}
-			if ok, err := p.agree(c, "prune", args[0], "destroy "+count(n, "version")); !ok || err != nil {
+			if ok, err := p.agree(ctx, c, "prune", args[0], "destroy "+count(n, "version")); !ok || err != nil {
 				return err
 			}
 			return p.wakeAndFollow(ctx, args[0], client.Wake{Verbs: []string{"prune"}}, false)

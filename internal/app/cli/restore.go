@@ -87,10 +87,10 @@ func (p *program) restore(ctx context.Context, source *cairn.Endpoint, a cairn.A
 	bar.poll(func() (int64, int64, string) { return transferred(live.Snapshot()) })
 	return restore.ToVolume(ctx, restore.VolumeOptions{
 		Source: source, Dataset: a.Dataset, Version: a.Version, Target: p.opened.Endpoint, As: target, DryRun: c.dryRun, Live: live,
-		Confirm: func(_ context.Context, question string) error {
+		Confirm: func(ctx context.Context, question string) error {
 			bar.pause()
 			what := strings.TrimSuffix(strings.TrimPrefix(question, "This will "), ".")
-			_, err := p.agree(consent{yes: c.yes}, "restore", target, what)
+			_, err := p.agree(ctx, consent{yes: c.yes}, "restore", target, what)
 			return err
 		},
 	})

@@ -80,10 +80,13 @@ func (p *program) sendTo(ctx context.Context, ep *cairn.Endpoint, step cairn.Ste
 	}
 	bar := p.startBar("send " + step.Dataset + step.To.Name)
 	bar.watch(progress, stream.Header.Size)
-	n, err := io.Copy(p.out, &counting{r: stream.Body, progress: progress})
-	if closing := stream.Body.Close(); err == nil {
-		err = closing
-	}
+	n, err := await(ctx, "send", func() (int64, error) {
+		n, err := io.Copy(p.out, &counting{r: stream.Body, progress: progress})
+		if closing := stream.Body.Close(); err == nil {
+			err = closing
+		}
+		return n, err
+	})
 	bar.end()
 	if err != nil {
 		if cairn.KindOf(err) != cairn.KindOther {
@@ -146,7 +149,12 @@ func (p *program) receiveFrom(ctx context.Context, ep *cairn.Endpoint, name stri
 	if isTerminal(p.in) {
 		return invalid("read stream", "", "give it a file or a pipe", errors.New("the standard input is a terminal"))
 	}
-	h, resume, body, err := blocks.Peek(p.in)
+	var body io.Reader
+	var resume int64
+	h, err := await(ctx, "read stream", func() (h blocks.Header, err error) {
+		h, resume, body, err = blocks.Peek(p.in)
+		return h, err
+	})
 	if err != nil {
 		return err
 	}
@@ -155,7 +163,7 @@ func (p *program) receiveFrom(ctx context.Context, ep *cairn.Endpoint, name stri
 	progress := &watchdog.Progress{}
 	bar := p.startBar("receive " + name + header.To.Name)
 	bar.watch(progress, header.Size)
-	stream := &cairn.Stream{Header: header, Body: io.NopCloser(&counting{r: body, progress: progress})}
+	stream := &cairn.Stream{Header: header, Body: pumped(&counting{r: body, progress: progress})}
 	got, err := ep.Receiver.Receive(watchdog.With(ctx, progress), stream, cairn.ReceiveOptions{Owner: "receive"})
 	bar.end()
 	if err != nil {
@@ -168,6 +176,19 @@ func (p *program) receiveFrom(ctx context.Context, ep *cairn.Endpoint, name stri
 		}
 	}
 	return nil
+}
+
+const pumpBytes = 256 << 10
+
+// pumped makes a reader whose Close ends a Read that waits, which the standard
+// input cannot do.
+func pumped(r io.Reader) io.ReadCloser {
+	out, in := io.Pipe()
+	go func() {
+		_, err := io.CopyBuffer(struct{ io.Writer }{in}, struct{ io.Reader }{r}, make([]byte, pumpBytes))
+		_ = in.CloseWithError(err) // never fails
+	}()
+	return out
 }
 
 // noteResume names the token of what a failed receive kept, if it kept anything.

@@ -108,7 +108,7 @@ func (p *program) formatTape(ctx context.Context, name string, o tape.FormatOpti
 	if err != nil {
 		return err
 	}
-	if ok, err := p.agree(ask, "format tape", name, "destroy everything on the tape "+name); err != nil || !ok {
+	if ok, err := p.agree(ctx, ask, "format tape", name, "destroy everything on the tape "+name); err != nil || !ok {
 		return err
 	}
 	return p.finishFormat(ctx, d, name, o)
@@ -449,7 +449,7 @@ func (p *program) tapeRollbackCommand() *cobra.Command {
 					return err
 				}
 				what := fmt.Sprintf("make generation %d of %s the current one; now it is %d", generation, args[0], t.Index().Generation)
-				if ok, err := p.agree(ask, "roll back tape", args[0], what); err != nil || !ok {
+				if ok, err := p.agree(ctx, ask, "roll back tape", args[0], what); err != nil || !ok {
 					return err
 				}
 				if err := t.Rollback(ctx, generation, creator("Rollback"), time.Now()); err != nil {

@@ -56,13 +56,13 @@ func TestExitCodes(t *testing.T) {
 func TestNobodyIsAskedWithoutATerminal(t *testing.T) {
 	var out bytes.Buffer
 	p := &program{in: strings.NewReader("y\n"), out: &out, errOut: &out}
-	if ok, err := p.agree(consent{}, "destroy", "db", "destroy db"); ok || !errors.Is(err, cairn.KindInvalid) || !strings.Contains(cairn.HintOf(err), "--yes") {
+	if ok, err := p.agree(t.Context(), consent{}, "destroy", "db", "destroy db"); ok || !errors.Is(err, cairn.KindInvalid) || !strings.Contains(cairn.HintOf(err), "--yes") {
 		t.Errorf("agreed %v, %v", ok, err)
 	}
-	if ok, err := p.agree(consent{dryRun: true, yes: true}, "destroy", "db", "destroy db"); ok || err != nil || out.String() != "would destroy db\n" {
+	if ok, err := p.agree(t.Context(), consent{dryRun: true, yes: true}, "destroy", "db", "destroy db"); ok || err != nil || out.String() != "would destroy db\n" {
 		t.Errorf("dry run: agreed %v, %v, said %q", ok, err, out.String())
 	}
-	if ok, err := p.agree(consent{yes: true}, "destroy", "db", "destroy db"); !ok || err != nil {
+	if ok, err := p.agree(t.Context(), consent{yes: true}, "destroy", "db", "destroy db"); !ok || err != nil {
 		t.Errorf("--yes: agreed %v, %v", ok, err)
 	}
 }

@@ -108,7 +108,7 @@ func (p *program) volumeReleaseCommand() *cobra.Command {
 				return err
 			}
 			what := fmt.Sprintf("stop protecting %s and destroy its %s", args[0], count(len(l.Versions), "version"))
-			if ok, err := p.agree(c, "release volume", args[0], what); !ok || err != nil {
+			if ok, err := p.agree(ctx, c, "release volume", args[0], what); !ok || err != nil {
 				return err
 			}
 			r, err := p.registry(ctx)
@@ -186,7 +186,7 @@ func (p *program) volumeRollbackCommand() *cobra.Command {
 			if newer := newerThan(l, v); newer > 0 && destroyNewer {
 				what += " and destroy " + count(newer, "newer version")
 			}
-			if ok, err := p.agree(c, "roll back", a.String(), what); !ok || err != nil {
+			if ok, err := p.agree(ctx, c, "roll back", a.String(), what); !ok || err != nil {
 				return err
 			}
 			if p.opened.Endpoint.Rollbacks == nil {

@@ -48,7 +48,7 @@ func (p *program) destroyVolume(ctx context.Context, c consent, name string) err
 		return err
 	}
 	what := "destroy volume " + name + ", its content (" + size(l.Dataset.Size) + ") and its " + count(len(l.Versions), "version")
-	if ok, err := p.agree(c, "destroy volume", name, what); !ok || err != nil {
+	if ok, err := p.agree(ctx, c, "destroy volume", name, what); !ok || err != nil {
 		return err
 	}
 	r, err := p.registry(ctx)
@@ -64,7 +64,7 @@ func (p *program) destroyVersions(ctx context.Context, c consent, addresses []ca
 		names[i] = a.String()
 	}
 	subject := strings.Join(names, " ")
-	if ok, err := p.agree(c, "destroy", subject, "destroy "+subject); !ok || err != nil {
+	if ok, err := p.agree(ctx, c, "destroy", subject, "destroy "+subject); !ok || err != nil {
 		return err
 	}
 	var failures []error

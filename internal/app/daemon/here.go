@@ -112,9 +112,14 @@ func (h *Here) Device(ctx context.Context, name string) (cairn.BlockDevice, erro
 	return h.place.Device(ctx, name)
 }
 
-// Registered tells where a volume lies and who owns it.
+// Registered tells where a volume lies and who owns it. One whose file declares it
+// no more is without an owner; nothing is destroyed for that.
 func (h *Here) Registered(ctx context.Context, name string) (Registered, error) {
-	return h.place.Show(ctx, name)
+	r, err := h.place.Show(ctx, name)
+	if r.Owner != "" && r.Owner == h.cfg.File && h.notDeclared("show", name) == nil {
+		r.Owner = "nobody: " + h.cfg.File + " declares it no more"
+	}
+	return r, err
 }
 
 // byCommand is the owner of what a command makes.

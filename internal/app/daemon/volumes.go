@@ -16,6 +16,9 @@ import (
 func (d *Daemon) declare(ctx context.Context) {
 	for _, v := range d.cfg.Volumes {
 		err := d.here.place.Create(ctx, client.NewVolume{Name: v.Name, Size: v.Size, Origin: v.Adopt, Store: v.Store}, d.cfg.File)
+		if err == nil || errors.Is(err, cairn.KindExists) {
+			d.trouble.clear("volume " + v.Name)
+		}
 		if err == nil {
 			d.log.Info("volume made", "dataset", v.Name, "origin", v.Adopt)
 			continue
@@ -64,8 +67,12 @@ func (d *Daemon) MarkDirty(ctx context.Context, name string) error {
 	return d.here.MarkDirty(ctx, name)
 }
 
-// Rescan looks for volumes that others made.
-func (d *Daemon) Rescan(ctx context.Context) error { return d.here.place.Rescan(ctx) }
+// Rescan tries again to make the declared volumes, and looks for those that others
+// made.
+func (d *Daemon) Rescan(ctx context.Context) error {
+	d.declare(ctx)
+	return d.here.place.Rescan(ctx)
+}
 
 // ServeVolumes exports volumes over NBD until the context ends.
 func (d *Daemon) ServeVolumes(ctx context.Context, s client.Serve, ready func(client.Serving)) error {
