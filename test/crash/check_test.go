@@ -68,6 +68,11 @@ func (a *after) checkVersions() error {
 		}
 	}
 	for _, v := range a.h.versions {
+		if got, ok := st.Find(v.id.Name); ok && v.id.GUID == 0 { // a failed capture's
+			known := *v
+			known.id, known.order = got.ID(), got.Order
+			v = &known
+		}
 		got, exists := found[v.id]
 		delete(found, v.id)
 		switch {

@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+
+	"cairn/internal/testkit/fakedisk"
 )
 
 // kind is what an operation does.
@@ -39,6 +41,15 @@ type op struct {
 	pick   int
 	nested *op // runs before call number at of this one
 	at     int
+}
+
+// nestsAt tells whether the nested operation runs before this call of the outer
+// one: for a read before it reads from the head what the nested one changes.
+func (o op) nestsAt(n int, c fakedisk.Call) bool {
+	if o.kind == opRead && o.nested.kind <= opDiscard {
+		return c.Op == fakedisk.OpRead && c.Name == "head" && c.Off/blockSize == o.nested.first/perBlock
+	}
+	return n == o.at
 }
 
 func (o op) String() string {

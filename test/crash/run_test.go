@@ -22,7 +22,6 @@ type live struct {
 	dev    cairn.BlockDevice
 	h      *history
 	nextID atomic.Uint32
-	names  int
 }
 
 func (w workload) options(faults volume.Fault) volume.Options {
@@ -63,6 +62,7 @@ type task struct {
 	span span
 	err  error
 	id   uint32        // of what a write wrote
+	name string        // of the version it was to make
 	made cairn.Version // by a capture
 	of   *version      // what it was about
 	also []*version
@@ -86,8 +86,8 @@ func (l *live) do(o op) error {
 	}
 	if o.nested != nil {
 		calls := atomic.Int32{}
-		l.disk.OnCall(func(fakedisk.Call) error {
-			if int(calls.Add(1)-1) == o.at {
+		l.disk.OnCall(func(c fakedisk.Call) error {
+			if n := int(calls.Add(1) - 1); o.nestsAt(n, c) {
 				go start()
 				select {
 				case <-done:
@@ -134,7 +134,8 @@ func (l *live) perform(o op) *task {
 	case opFlush:
 		t.err = l.dev.Flush(ctx)
 	case opCapture:
-		t.made, t.err = l.v.Snapshot(ctx, fmt.Sprintf("@n%d", l.nextID.Add(1)))
+		t.name = fmt.Sprintf("@n%d", l.nextID.Add(1))
+		t.made, t.err = l.v.Snapshot(ctx, t.name)
 	case opResize:
 		if l.dev.Size() != o.first*sectorSize {
 			t.err = l.v.Resize(ctx, o.first*sectorSize)
@@ -164,7 +165,8 @@ func (l *live) performOn(ctx context.Context, t *task) {
 	t.of = v
 	switch t.op.kind {
 	case opBookmark, opDegrade:
-		t.made, t.err = l.v.Bookmark(ctx, v.id, fmt.Sprintf("#b%d", l.nextID.Add(1)), t.op.kind == opDegrade)
+		t.name = fmt.Sprintf("#b%d", l.nextID.Add(1))
+		t.made, t.err = l.v.Bookmark(ctx, v.id, t.name, t.op.kind == opDegrade)
 	case opDestroy:
 		ids := []cairn.VersionID{v.id}
 		if next := from[(t.op.pick+1)%len(from)]; t.op.fua && next != v {
