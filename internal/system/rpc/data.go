@@ -88,7 +88,8 @@ func fill(body io.Reader, p []byte, enough int) (n int, err error) {
 type dataWriter struct {
 	conn net.Conn
 	turn chan struct{} // whoever writes holds its one token
-	seq  uint32        // held with the token
+	seq  uint32        // held with the token, like over
+	over bool          // the end is sent: nothing may follow
 }
 
 // write sends one frame whose payload is buf[frame.HeaderSize:].
@@ -101,6 +102,7 @@ func (w *dataWriter) write(kind uint8, buf []byte) error {
 func (w *dataWriter) writeTurn(kind uint8, buf []byte) error {
 	frame.Seal(buf, frame.Header{Type: kind, ID: w.seq})
 	w.seq++
+	w.over = kind == frameEnd
 	_, err := w.conn.Write(buf)
 	return err
 }
@@ -118,10 +120,10 @@ func (w *dataWriter) beats(every time.Duration, quit <-chan struct{}) {
 		}
 		select {
 		case w.turn <- struct{}{}:
-			err := w.writeTurn(frameBeat, make([]byte, frame.HeaderSize))
+			over := w.over || w.writeTurn(frameBeat, make([]byte, frame.HeaderSize)) != nil
 			<-w.turn
-			if err != nil {
-				return // whoever writes data finds out too
+			if over {
+				return // whoever writes data finds out about a failure too
 			}
 		default:
 		}
