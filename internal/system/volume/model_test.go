@@ -89,10 +89,11 @@ func (m *model) write() {
 	default:
 		m.no(d.WriteAt(ctx, p, off, 0))
 	}
-	if !bytes.Equal(m.head[off:off+length], p) {
-		m.touch(off, length)
-	}
+	old := bytes.Clone(m.head)
 	copy(m.head[off:], p)
+	for b := range differ(old, m.head) {
+		m.touch(b*cairn.BlockSize, 1)
+	}
 }
 
 func (m *model) snapshot() {

@@ -112,19 +112,48 @@ func (v *Volume) change(off, length int64, k writeKind, apply func() error) erro
 	r := blocksOf(off, length)
 	v.claim(r)
 	defer v.unclaim(r)
+	touched := []run{r}
 	if k&zeroing != 0 {
-		start, _, err := v.head.Data(off)
-		if err == nil && start >= off+length {
+		var err error
+		if touched, err = v.dataRuns(off, length); err != nil {
+			return errors.Join(errOrigin, err)
+		}
+		if len(touched) == 0 {
 			return nil // zeroes already: nothing changes
 		}
 	}
-	if err := v.protect(r); err != nil {
+	if err := v.protect(touched); err != nil {
 		return err
 	}
 	if err := apply(); err != nil {
 		return errors.Join(errOrigin, err)
 	}
 	return nil
+}
+
+// dataRuns lists the blocks of the range that are not a hole: only they change when
+// the range is zeroed.
+func (v *Volume) dataRuns(off, length int64) ([]run, error) {
+	var runs []run
+	for end := off + length; off < end; {
+		start, stop, err := v.head.Data(off)
+		if err != nil {
+			return nil, err
+		}
+		if start >= end || stop <= off {
+			break
+		}
+		start, stop = max(start, off), min(stop, end)
+		r := blocksOf(start, stop-start)
+		if n := len(runs); n > 0 && r.first < runs[n-1].first+runs[n-1].count {
+			r = run{r.first + 1, r.count - 1} // two extents share a block
+		}
+		if r.count > 0 {
+			runs = append(runs, r)
+		}
+		off = stop
+	}
+	return runs, nil
 }
 
 var errClosed = &cairn.Error{Op: "use volume", Kind: cairn.KindUnavailable, Hint: "it was closed; open it again"}
@@ -145,10 +174,10 @@ func blocksOf(off, length int64) run {
 	return run{first, (uint64(off+length)+blockSize-1)/blockSize - first}
 }
 
-// protect preserves and marks the blocks of r, durably, as far as they need it.
-// Callers hold gate and the claim of r.
-func (v *Volume) protect(r run) error {
-	preserve, mark := v.admit(r)
+// protect preserves and marks the blocks of the runs, durably, as far as they need
+// it. Callers hold gate and a claim of them.
+func (v *Volume) protect(runs []run) error {
+	preserve, mark := v.admit(runs)
 	if len(preserve) == 0 && len(mark) == 0 {
 		return nil
 	}
@@ -175,20 +204,22 @@ func (v *Volume) protect(r run) error {
 
 var buffers = sync.Pool{New: func() any { return new([windowBytes]byte) }}
 
-// admit tells which blocks of r have to be preserved and which marked. A preserved
+// admit tells which blocks have to be preserved and which marked. A preserved
 // block is marked by that. Blocks under a durable mark enter the change set here.
-func (v *Volume) admit(r run) (preserve, mark []run) {
+func (v *Volume) admit(runs []run) (preserve, mark []run) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for b := r.first; b < r.first+r.count; b++ {
-		switch {
-		case b < v.keep && !v.kept.Has(b):
-			preserve = extend(preserve, b)
-		case !v.tracking || v.dirty.Has(b):
-		case v.marked.Has(b):
-			v.dirty.Set(b, 1)
-		default:
-			mark = extend(mark, b)
+	for _, r := range runs {
+		for b := r.first; b < r.first+r.count; b++ {
+			switch {
+			case b < v.keep && !v.kept.Has(b):
+				preserve = extend(preserve, b)
+			case !v.tracking || v.dirty.Has(b):
+			case v.marked.Has(b):
+				v.dirty.Set(b, 1)
+			default:
+				mark = extend(mark, b)
+			}
 		}
 	}
 	return preserve, mark
