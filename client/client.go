@@ -105,6 +105,11 @@ func (c *Client) Rescan(ctx context.Context) error {
 	return err
 }
 
+// Volume tells where a volume lies and who owns it.
+func (c *Client) Volume(ctx context.Context, name string) (Volume, error) {
+	return get[Volume](ctx, c, "/v1/volumes/show", url.Values{"name": {name}})
+}
+
 // CreateVolume makes or adopts a volume that the daemon hosts from then on.
 func (c *Client) CreateVolume(ctx context.Context, v NewVolume) error {
 	_, err := call[none](ctx, c, http.MethodPost, "/v1/volumes", nil, v)

@@ -8,6 +8,15 @@ type NewVolume struct {
 	Store  string `json:"store,omitempty"`  // folder for what snapshots need; empty: below the state folder
 }
 
+// Volume is what the registry knows of a volume beside its listing.
+type Volume struct {
+	Store      string `json:"store"`                // folder of its store
+	Origin     string `json:"origin,omitempty"`     // adopted file or device; empty for a sparse head of ours
+	Owner      string `json:"owner,omitempty"`      // the file or command that made it
+	Host       string `json:"host,omitempty"`       // the process that hosts it, when another than the one that answers
+	Continuity string `json:"continuity,omitempty"` // why the changes of the head are believed
+}
+
 // Serve asks the daemon to export volumes it hosts over NBD for as long as the
 // request stands.
 type Serve struct {

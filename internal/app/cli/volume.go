@@ -22,6 +22,7 @@ func (p *program) volumeCommand() *cobra.Command {
 // registry is what makes and unmakes volumes: the daemon when one runs, since it
 // hosts them, else this process.
 type registry interface {
+	Volume(ctx context.Context, name string) (client.Volume, error)
 	CreateVolume(ctx context.Context, v client.NewVolume) error
 	ReleaseVolume(ctx context.Context, name string) error
 	DestroyVolume(ctx context.Context, name string) error

@@ -69,11 +69,15 @@ func (p *program) volumeShowCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			r, err := p.registry(ctx)
+			if err != nil {
+				return err
+			}
 			answer := struct {
-				daemon.Registered
-				Listing any `json:"listing"`
+				client.Volume
+				Listing client.Listing `json:"listing"`
 			}{Listing: daemon.Describe(l)}
-			if answer.Registered, err = p.opened.Registered(ctx, args[0]); err != nil {
+			if answer.Volume, err = r.Volume(ctx, args[0]); err != nil {
 				return err
 			}
 			if asJSON {
@@ -82,10 +86,8 @@ func (p *program) volumeShowCommand() *cobra.Command {
 			if err := p.printf("volume %s  %s  %s\n", l.Dataset.Name, size(l.Dataset.Size), stateText(l.Dataset.State.String(), l.Dataset.Why, l.Dataset.Sealed)); err != nil {
 				return err
 			}
-			for _, line := range answer.Registered.Lines() {
-				if err := p.printf("  %s\n", line); err != nil {
-					return err
-				}
+			if err := p.printRegistered(answer.Volume); err != nil {
+				return err
 			}
 			return p.printVersions(l)
 		}),
@@ -93,6 +95,18 @@ func (p *program) volumeShowCommand() *cobra.Command {
 	}
 	jsonFlag(cmd, &asJSON)
 	return cmd
+}
+
+func (p *program) printRegistered(v client.Volume) error {
+	for _, part := range [][2]string{{"store", v.Store}, {"origin", v.Origin}, {"owner", v.Owner}, {"hosted by", v.Host}, {"continuity", v.Continuity}} {
+		if part[1] == "" {
+			continue
+		}
+		if err := p.printf("  %s %s\n", part[0], part[1]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (p *program) printVersions(l *cairn.Listing) error {

@@ -35,8 +35,8 @@ func (m *inMemory) Release(context.Context, string) error   { return nil }
 func (m *inMemory) Destroy(context.Context, string) error   { return nil }
 func (m *inMemory) MarkDirty(context.Context, string) error { return nil }
 func (m *inMemory) Rescan(context.Context) error            { return nil }
-func (m *inMemory) Show(context.Context, string) (Registered, error) {
-	return Registered{}, nil
+func (m *inMemory) Show(context.Context, string) (client.Volume, error) {
+	return client.Volume{}, nil
 }
 func (m *inMemory) Close() error {
 	m.closed = true

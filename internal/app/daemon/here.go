@@ -25,29 +25,8 @@ type place interface {
 	MarkDirty(ctx context.Context, name string) error
 	// Rescan looks for volumes that other processes made.
 	Rescan(ctx context.Context) error
-	Show(ctx context.Context, name string) (Registered, error)
+	Show(ctx context.Context, name string) (client.Volume, error)
 	Close() error
-}
-
-// Registered is what the registry knows of a volume beside its listing.
-type Registered struct {
-	Store  string `json:"store"`            // folder of its store
-	Origin string `json:"origin,omitempty"` // adopted file or device; empty for a sparse head of ours
-	Owner  string `json:"owner"`            // the file or command that made it
-	Host   string `json:"host,omitempty"`   // the process that hosts it, when it is not this one
-
-	Continuity string `json:"continuity,omitempty"` // why the changes of the head are believed
-}
-
-// Lines renders it for people.
-func (r Registered) Lines() []string {
-	var lines []string
-	for _, part := range [][2]string{{"store", r.Store}, {"origin", r.Origin}, {"owner", r.Owner}, {"hosted by", r.Host}, {"continuity", r.Continuity}} {
-		if part[1] != "" {
-			lines = append(lines, part[0]+" "+part[1])
-		}
-	}
-	return lines
 }
 
 // Here is the place of this machine: its volumes, those that this process hosts
@@ -112,9 +91,9 @@ func (h *Here) Device(ctx context.Context, name string) (cairn.BlockDevice, erro
 	return h.place.Device(ctx, name)
 }
 
-// Registered tells where a volume lies and who owns it. One whose file declares it
+// Volume tells where a volume lies and who owns it. One whose file declares it
 // no more is without an owner; nothing is destroyed for that.
-func (h *Here) Registered(ctx context.Context, name string) (Registered, error) {
+func (h *Here) Volume(ctx context.Context, name string) (client.Volume, error) {
 	r, err := h.place.Show(ctx, name)
 	if r.Owner != "" && r.Owner == h.cfg.File && h.notDeclared("show", name) == nil {
 		r.Owner = "nobody: " + h.cfg.File + " declares it no more"

@@ -66,9 +66,9 @@ func (p onDisk) Rescan(ctx context.Context) error {
 }
 
 // Show tells where a volume lies and who owns it.
-func (p onDisk) Show(ctx context.Context, name string) (Registered, error) {
+func (p onDisk) Show(ctx context.Context, name string) (client.Volume, error) {
 	d, err := p.Describe(ctx, name)
-	r := Registered{Store: d.Store, Origin: d.Origin, Owner: d.Owner, Continuity: d.Continuity}
+	r := client.Volume{Store: d.Store, Origin: d.Origin, Owner: d.Owner, Continuity: d.Continuity}
 	if d.Host != 0 {
 		r.Host = fmt.Sprintf("process %d", d.Host)
 	}

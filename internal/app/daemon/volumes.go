@@ -47,6 +47,11 @@ func (d *Daemon) hostVolumes(ctx context.Context, parts *sync.WaitGroup) error {
 	return nil
 }
 
+// Volume tells where a volume lies and who owns it.
+func (d *Daemon) Volume(ctx context.Context, name string) (client.Volume, error) {
+	return d.here.Volume(ctx, name)
+}
+
 // CreateVolume makes or adopts a volume that the daemon hosts from then on.
 func (d *Daemon) CreateVolume(ctx context.Context, v client.NewVolume) error {
 	return d.here.CreateVolume(ctx, v)

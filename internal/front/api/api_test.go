@@ -51,6 +51,9 @@ func (f *fake) Listings(_ context.Context, dataset, place string) ([]client.Plac
 func (f *fake) PrunePreview(_ context.Context, job string) ([]client.PruneSide, error) {
 	return []client.PruneSide{{Side: job}}, f.err
 }
+func (f *fake) Volume(_ context.Context, name string) (client.Volume, error) {
+	return client.Volume{Store: name}, f.err
+}
 func (f *fake) CreateVolume(_ context.Context, v client.NewVolume) error {
 	return f.did("create", v.Name)
 }
@@ -123,6 +126,9 @@ func TestEveryCallReachesTheDaemon(t *testing.T) {
 	}
 	if runs, err := c.History(ctx, "j", 1<<20); err != nil || runs[0].ID != 1000 {
 		t.Errorf("history %+v, %v: its length is not bounded", runs, err)
+	}
+	if v, err := c.Volume(ctx, "a/b"); err != nil || v.Store != "a/b" {
+		t.Errorf("volume %+v, %v", v, err)
 	}
 	for _, err := range []error{c.Cancel(ctx, "j"), c.Reset(ctx, "j"), c.Rescan(ctx), c.CreateVolume(ctx, client.NewVolume{Name: "v"}),
 		c.ReleaseVolume(ctx, "r/s"), c.DestroyVolume(ctx, "d"), c.MarkDirty(ctx, "m")} {

@@ -37,6 +37,8 @@ type Jobs interface {
 
 // Volumes acts on the volumes that the daemon hosts.
 type Volumes interface {
+	// Volume tells where a volume lies and who owns it.
+	Volume(ctx context.Context, name string) (client.Volume, error)
 	CreateVolume(ctx context.Context, v client.NewVolume) error
 	ReleaseVolume(ctx context.Context, name string) error
 	DestroyVolume(ctx context.Context, name string) error

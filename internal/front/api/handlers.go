@@ -70,6 +70,14 @@ func (h *handlers) prunePreview(r *http.Request) (any, error) {
 	return h.daemon.PrunePreview(r.Context(), r.PathValue("job"))
 }
 
+func (h *handlers) volume(r *http.Request) (any, error) {
+	name := r.URL.Query().Get("name")
+	if err := cairn.CheckDatasetName(name); err != nil {
+		return nil, err
+	}
+	return h.daemon.Volume(r.Context(), name)
+}
+
 func (h *handlers) createVolume(r *http.Request) (any, error) {
 	v, err := body[client.NewVolume](r)
 	if err != nil {

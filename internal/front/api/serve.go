@@ -73,6 +73,7 @@ func Handler(o Options) http.Handler {
 		"GET /v1/jobs/{job}/runs":       h.history,
 		"GET /v1/jobs/{job}/runs/{run}": h.run,
 		"GET /v1/jobs/{job}/prune":      h.prunePreview,
+		"GET /v1/volumes/show":          h.volume,
 		"POST /v1/volumes":              h.createVolume,
 		"POST /v1/volumes/rescan":       h.rescan,
 		"POST /v1/volumes/release":      h.onVolume(o.Daemon.ReleaseVolume),
