@@ -277,7 +277,7 @@ func fio(t *testing.T, d *disk) {
 	if !d.writable {
 		t.Skip("this export is read-only")
 	}
-	size := fmt.Sprint(min(d.size, 4<<20) &^ 4095)
+	size := fmt.Sprint(min(d.size, scale*4<<20) &^ 4095)
 	for _, args := range [][]string{
 		{"--rw=randwrite", "--bs=4k", "--iodepth=32"},
 		{"--rw=write", "--bs=256k", "--iodepth=4"},

@@ -18,11 +18,13 @@ import (
 	"cairn/internal/system/volume"
 )
 
-// Sizes end in half a block, so that every tool meets a short tail.
-const (
-	diskSize  = 9<<20 + 512
-	largeSize = 33<<20 + 512 // room for the largest request
-	oldSize   = 6 << 20
+// Sizes end in half a block, so that every tool meets a short tail. With
+// CAIRN_SCALE=full they are sixteen times as large.
+var (
+	scale     = map[bool]int64{false: 1, true: 16}[os.Getenv("CAIRN_SCALE") == "full"]
+	diskSize  = scale*9<<20 + 512
+	largeSize = scale*33<<20 + 512 // room for the largest request
+	oldSize   = scale * 6 << 20
 )
 
 var kinds = []struct {
