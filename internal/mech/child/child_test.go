@@ -126,6 +126,7 @@ func TestCancelEndsIt(t *testing.T) {
 		{name: "is blocked in a full pipe", script: "echo ready; exec yes"},
 		{name: "is blocked in a full pipe and ignores TERM", script: "trap '' TERM; echo ready; yes", least: grace},
 		{name: "has children", script: "sleep 1000 & sleep 1000 & echo ready; wait"},
+		{name: "has a child that ignores TERM", script: "(trap '' TERM; while :; do sleep 0.1; done) & echo ready; wait"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -133,6 +134,9 @@ func TestCancelEndsIt(t *testing.T) {
 			defer cancel()
 			o := shell(c.script)
 			o.Out = true
+			if c.least == 0 {
+				o.AfterTerm = time.Minute // TERM has to do
+			}
 			ch := start(t, ctx, o)
 			if _, err := io.ReadFull(ch.Stdout(), make([]byte, len("ready\n"))); err != nil {
 				t.Fatal(err)
