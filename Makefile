@@ -5,7 +5,7 @@ env = . ./tools/env.sh
 go  = $(env) && nice -n 5 go
 pkgs = ./...
 
-.PHONY: help build quickstart test race lint vet-all tidy fuzz crash kill bench-plan bench-tape tape-tears bench-incremental interop clean
+.PHONY: help build quickstart test race lint vet-all tidy fuzz crash kill bench-plan bench-tape tape-tears bench-incremental bench-block interop clean
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
@@ -50,6 +50,10 @@ tape-tears: ## 6,000 torn tapes: every committed generation is listed and read, 
 bench-incremental: ## what a 1 % change costs, beside restic, borg, rsync and qemu-img (as root, for cold caches)
 	@need_kib=12000000; $(env) && CGO_ENABLED=0 go build -trimpath -o .work/bin/cairn ./cmd/cairn && \
 	  go run ./test/bench/incremental -cairn .work/bin/cairn -dir .work/bench-incremental
+
+bench-block: ## serving a volume over NBD, beside nbdkit and qemu-nbd, in server CPU per operation
+	@need_kib=8000000; $(env) && CGO_ENABLED=0 go build -trimpath -o .work/bin/cairn ./cmd/cairn && \
+	  go run ./test/bench/block -cairn .work/bin/cairn -dir .work/bench-block
 
 clean: ## remove everything that was made
 	@chmod -R u+w .work 2>/dev/null; rm -rf .work cairn
