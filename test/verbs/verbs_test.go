@@ -101,7 +101,7 @@ func (c *cutConn) spend(n int) {
 	was := c.left
 	c.left -= int64(n)
 	if was > 0 && c.left <= 0 && c.line.cuts.Add(-1) >= 0 {
-		_ = c.Conn.Close()
+		_ = c.Close()
 	}
 }
 

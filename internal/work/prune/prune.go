@@ -256,7 +256,7 @@ func pairs(ctx context.Context, o *Options) func(yield func(plan.Pair, error) bo
 			case pair := <-out:
 				if !yield(pair, nil) {
 					cancel()
-					<-ended
+					_ = <-ended // the caller has its reason to stop
 					return
 				}
 			case err := <-ended:

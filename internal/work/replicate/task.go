@@ -301,7 +301,7 @@ func (t *task) planAgain(ctx context.Context) (todo, error) {
 			return todo{}, err
 		}
 		if pair.Name == t.dataset && pair.Sender != nil {
-			return t.run.plan(pair.Sender, pair.Receiver)
+			return t.plan(pair.Sender, pair.Receiver)
 		}
 	}
 	return todo{}, &cairn.Error{Op: "replicate", Subject: t.dataset, Place: t.Sender.Info.Place, Kind: cairn.KindNotFound,
