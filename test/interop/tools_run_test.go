@@ -277,7 +277,7 @@ func fio(t *testing.T, d *disk) {
 	if !d.writable {
 		t.Skip("this export is read-only")
 	}
-	size := fmt.Sprint(min(d.size, scale*4<<20) &^ 4095)
+	size := fmt.Sprint(min(d.size, scale*2<<20) &^ 4095)
 	for _, args := range [][]string{
 		{"--rw=randwrite", "--bs=4k", "--iodepth=32"},
 		{"--rw=write", "--bs=256k", "--iodepth=4"},
@@ -285,6 +285,6 @@ func fio(t *testing.T, d *disk) {
 		{"--rw=write", "--bssplit=512/20:4k/40:64k/40", "--iodepth=8"},
 	} {
 		run(t, d.dir, "fio", append(args, "--name=verify", "--ioengine=nbd", "--uri="+d.uri(), "--size="+size,
-			"--verify=crc32c", "--verify_fatal=1", "--do_verify=1", "--randseed=5", "--fsync=64", "--output-format=terse")...)
+			"--verify=crc32c", "--verify_fatal=1", "--do_verify=1", "--randseed=5", "--fsync=256", "--output-format=terse")...)
 	}
 }
