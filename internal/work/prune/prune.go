@@ -239,7 +239,6 @@ func changed(versions []VersionReport) []VersionReport {
 func pairs(ctx context.Context, o *Options) func(yield func(plan.Pair, error) bool) {
 	return func(yield func(plan.Pair, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
 		w := o.Watchdog
 		w.Op, w.Place, w.Quarantine = "list for pruning", o.Target.Info.Place, nil
 		w.Limits = map[string]time.Duration{deliver: watchdog.Blocked}
@@ -247,16 +246,17 @@ func pairs(ctx context.Context, o *Options) func(yield func(plan.Pair, error) bo
 			w.Limits[phase] = limit
 		}
 		out, ended := make(chan plan.Pair), make(chan error, 1)
-		go func() {
+		var lister sync.WaitGroup
+		defer lister.Wait()
+		defer cancel()
+		lister.Go(func() {
 			err, _ := watchdog.Run(ctx, &watchdog.Progress{}, w, func(ctx context.Context) error { return o.list(ctx, out) })
 			ended <- err
-		}()
+		})
 		for {
 			select {
 			case pair := <-out:
 				if !yield(pair, nil) {
-					cancel()
-					_ = <-ended // the caller has its reason to stop
 					return
 				}
 			case err := <-ended:
