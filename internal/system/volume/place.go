@@ -35,15 +35,18 @@ type Place struct {
 	registry registry
 	self     host
 
-	mu     sync.Mutex // guards hosted and closed, and is held while a volume is opened, made or removed
+	mu     sync.Mutex // guards hosted and closed, and is held while a volume is made, renamed or removed
 	hosted map[string]*hosted
 	closed bool
 }
 
-// hosted is a volume that this process has open.
+// hosted is a volume that this process has open, or is about to. The other fields
+// are set when ready is closed.
 type hosted struct {
-	v    *Volume
-	lock *os.File
+	ready chan struct{}
+	v     *Volume
+	lock  *os.File
+	err   error
 }
 
 // OpenPlace opens a registry.
@@ -90,7 +93,11 @@ func (p *Place) shut(name string) error {
 	if h == nil {
 		return nil
 	}
+	<-h.ready
 	delete(p.hosted, name)
+	if h.err != nil {
+		return nil
+	}
 	return errors.Join(h.v.Close(), h.lock.Close())
 }
 
@@ -117,31 +124,69 @@ func (p *Place) open(ctx context.Context, name string) (*Volume, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, failed("open volume", name, err)
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
-		return nil, errClosed
-	}
-	if h := p.hosted[name]; h != nil {
-		return h.v, nil
-	}
-	store, err := p.registry.store(name)
+	h, first, err := p.entry(name)
 	if err != nil {
 		return nil, err
 	}
+	if first {
+		// Others may wait for it: that this caller gives up is not their concern.
+		h.v, h.lock, h.err = p.host(context.WithoutCancel(ctx), name)
+		close(h.ready)
+		if h.err != nil {
+			p.forget(name, h)
+		}
+	}
+	select {
+	case <-h.ready:
+		return h.v, h.err
+	case <-ctx.Done():
+		return nil, failed("open volume", name, ctx.Err())
+	}
+}
+
+// entry gives the place of a volume among the hosted ones; first says that the
+// caller has to open it.
+func (p *Place) entry(name string) (h *hosted, first bool, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, false, errClosed
+	}
+	if h := p.hosted[name]; h != nil {
+		return h, false, nil
+	}
+	h = &hosted{ready: make(chan struct{})}
+	p.hosted[name] = h
+	return h, true, nil
+}
+
+func (p *Place) forget(name string, h *hosted) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.hosted[name] == h {
+		delete(p.hosted, name)
+	}
+}
+
+// host takes the lock of a volume and opens it.
+func (p *Place) host(ctx context.Context, name string) (*Volume, *os.File, error) {
+	store, err := p.registry.store(name)
+	if err != nil {
+		return nil, nil, err
+	}
 	if err := checkFileSystem(store, p.o.FileSystem); err != nil {
-		return nil, failed("open volume", name, err)
+		return nil, nil, failed("open volume", name, err)
 	}
 	lock, other, err := lockStore(store, p.self)
 	if err != nil {
-		return nil, failed("open volume", name, err)
+		return nil, nil, failed("open volume", name, err)
 	}
 	if lock == nil {
-		return nil, &busyElsewhere{name, other}
+		return nil, nil, &busyElsewhere{name, other}
 	}
 	fsys, err := blockio.OS(store)
 	if err != nil {
-		return nil, failed("open volume", name, errors.Join(err, lock.Close()))
+		return nil, nil, failed("open volume", name, errors.Join(err, lock.Close()))
 	}
 	o := p.o.Volume
 	if p.o.Each != nil {
@@ -150,10 +195,9 @@ func (p *Place) open(ctx context.Context, name string) (*Volume, error) {
 	o.Name = name
 	v, err := Open(ctx, fsys, o)
 	if err != nil {
-		return nil, errors.Join(err, lock.Close())
+		return nil, nil, errors.Join(err, lock.Close())
 	}
-	p.hosted[name] = &hosted{v, lock}
-	return v, nil
+	return v, lock, nil
 }
 
 // Create makes a volume with a sparse head of its own. The owner is the file or
@@ -243,6 +287,11 @@ func (p *Place) fillStore(ctx context.Context, dir string, o CreateOptions) erro
 	if err != nil {
 		return err
 	}
+	if names, err := fsys.ReadDir("."); err != nil {
+		return err
+	} else if len(names) > 0 {
+		return &cairn.Error{Op: "keep a store in", Subject: dir, Kind: cairn.KindExists, Err: fmt.Errorf("the folder holds %s", names[0]), Hint: "choose an empty folder"}
+	}
 	if err := probe(fsys); err != nil {
 		return err
 	}
@@ -306,6 +355,10 @@ func (p *Place) removeStore(name string) error {
 func (p *Place) idle(name string) error {
 	h := p.hosted[name]
 	if h == nil {
+		return nil
+	}
+	<-h.ready
+	if h.err != nil {
 		return nil
 	}
 	h.v.mu.Lock()
