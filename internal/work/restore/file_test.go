@@ -155,6 +155,31 @@ func TestCutStreamLeavesNothing(t *testing.T) {
 	}
 }
 
+// A disk that does not keep what is written to it is noticed, and no file appears.
+func TestReadBackDiffers(t *testing.T) {
+	b := newBench(t)
+	for _, at := range []int64{0, 64 << 10} {
+		if err := b.src.Write("db", at, bytes.Repeat([]byte{7}, 8192)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.create(b.src, "db", "@a")
+	dir := t.TempDir()
+	o := b.toFile("@a", filepath.Join(dir, "disk.raw"))
+	b.src.Hook(memory.On("blocks", memory.Body, func(context.Context, memory.Call) error {
+		f, err := os.OpenFile(o.Path+".cairn-partial", os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		_, err = f.WriteAt([]byte{8}, 0)
+		return errors.Join(err, f.Close())
+	}))
+	if _, err := restore.ToFile(t.Context(), o); !errors.Is(err, cairn.KindCorrupt) || !strings.Contains(err.Error(), "reads back") {
+		t.Error(err)
+	}
+	b.onlyHas(dir)
+}
+
 func TestCancel(t *testing.T) {
 	b := newBench(t, "@a")
 	dir := t.TempDir()
