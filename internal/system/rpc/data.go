@@ -207,7 +207,7 @@ func (d *download) WriteTo(w io.Writer) (int64, error) {
 
 // next reads a frame: its data straight into p when it fits, else into left.
 func (d *download) next(p []byte) (int, error) {
-	if err := d.want(); err != nil {
+	if err := errors.Join(d.ctx.Err(), d.want()); err != nil {
 		return 0, d.cut(err)
 	}
 	h, err := d.in.Header()
@@ -270,7 +270,7 @@ func (d *download) ended(p []byte) error {
 	if last.err != nil {
 		return &cairn.Error{Op: d.op, Kind: cairn.KindOf(last.err), Err: last.err}
 	}
-	if last.bytes != d.total {
+	if last.bytes != d.total || d.ctx.Err() != nil {
 		return d.cut(fmt.Errorf("the sender sent %d bytes", last.bytes))
 	}
 	d.whole.Store(true)

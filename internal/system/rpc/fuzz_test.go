@@ -47,6 +47,21 @@ func FuzzMessages(f *testing.F) {
 	})
 }
 
+// A peer that sends rows nobody asked for ends its session.
+func TestRowsBeyondTheWindowAreRefused(t *testing.T) {
+	c := newCaller(newLink(t.Context(), nil, Timings{}.orDefaults()), "peer", 4)
+	c.register(&call{caller: c, credit: window, wake: make(chan struct{}, 1)})
+	rows := make([]byte, maxFragment)
+	for range window / maxFragment {
+		if err := c.take(frame.Header{Type: frameRows, ID: 1}, rows); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.take(frame.Header{Type: frameRows, ID: 1}, rows[:1]); !errors.Is(err, cairn.KindInvalid) {
+		t.Errorf("one byte too many: %v", err)
+	}
+}
+
 // FuzzHandshake gives a peer's first bytes to the readers of a new connection.
 func FuzzHandshake(f *testing.F) {
 	f.Add(append(ourPreface(roleControl), frame.Append(nil, frame.Header{Type: frameHello}, encode(&hello{}))...))
