@@ -40,7 +40,7 @@ func open(t *testing.T, fsys blockio.FS) *job.History {
 }
 
 // diskWith is a disk in memory that holds one log.
-func diskWith(t *testing.T, log []byte) *fakedisk.Disk {
+func diskWith(t testing.TB, log []byte) *fakedisk.Disk {
 	t.Helper()
 	d := fakedisk.New()
 	f, err := d.Create("nightly.history")
@@ -52,7 +52,7 @@ func diskWith(t *testing.T, log []byte) *fakedisk.Disk {
 	return d
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -378,4 +378,20 @@ func TestNamesOfHistories(t *testing.T) {
 	if _, err := s.History("by hand: db-1.2_x"); err != nil {
 		t.Error(err)
 	}
+}
+
+// Whatever bytes a log holds, it opens, and recording goes on behind them.
+func FuzzHistory(f *testing.F) {
+	f.Add([]byte("00000000 {}\n"))
+	f.Add([]byte(`6e9cd1ec {"run":9,"verb":{"verb":"capture","state":"done"}}` + "\n"))
+	f.Fuzz(func(t *testing.T, log []byte) {
+		d := diskWith(t, log)
+		h, err := job.Open(d, nil).History("nightly")
+		must(t, err)
+		before := len(list(t, h))
+		record(t, h, 1)
+		if after := list(t, h); len(after) != before+1 || after[0].State != job.Done {
+			t.Fatalf("%d runs became %+v", before, after)
+		}
+	})
 }

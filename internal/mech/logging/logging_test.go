@@ -92,6 +92,19 @@ level=error msg=boom job=nightly g.a=1s g.when=1970-01-01T00:00:00Z g.b=1.5
 	}
 }
 
+func TestLoggersWithTheSameParent(t *testing.T) {
+	var out buffer
+	parent := open(t, logging.Options{Stdout: &out}, stdout("logfmt")).Logger().With("a", 1, "b", 2, "c", 3)
+	x, y := parent.With("x", 1), parent.With("y", 2)
+	x.Info("m", "k", "v")
+	y.Info("m", "k", "v")
+	x.Info("m")
+	want := "level=info msg=m a=1 b=2 c=3 x=1 k=v\nlevel=info msg=m a=1 b=2 c=3 y=2 k=v\nlevel=info msg=m a=1 b=2 c=3 x=1\n"
+	if out.String() != want {
+		t.Errorf("got\n%swant\n%s", out.String(), want)
+	}
+}
+
 func TestTimeAndColor(t *testing.T) {
 	var out buffer
 	o := stdout("human")
@@ -210,6 +223,7 @@ func TestOutletThatIsAway(t *testing.T) {
 		l.Logger().Info("entry", "n", n)
 	}
 	eventually(t, func() bool { return strings.Contains(out.String(), "cannot be reached") })
+	time.Sleep(50 * time.Millisecond) // some more attempts
 	ln, err := net.Listen("tcp", c.addr)
 	if err != nil {
 		t.Skip("the address was taken meanwhile: ", err)
@@ -275,6 +289,10 @@ func TestNeverWaitsForTheNetwork(t *testing.T) {
 	}
 	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("logging took %v", took)
+	}
+	began = time.Now()
+	if err := l.Close(); err != nil || time.Since(began) > 6*time.Second {
+		t.Errorf("closing took %v: %v", time.Since(began), err)
 	}
 }
 

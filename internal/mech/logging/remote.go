@@ -93,7 +93,7 @@ func (r *remote) run() {
 					return
 				}
 			}
-			err := write(conn, line)
+			err := r.write(conn, line)
 			if err == nil {
 				break
 			}
@@ -105,10 +105,13 @@ func (r *remote) run() {
 	}
 }
 
-func write(conn net.Conn, line []byte) error {
+// write gives up after ioTime, and at once when close has waited long enough.
+func (r *remote) write(conn net.Conn, line []byte) error {
 	if err := conn.SetWriteDeadline(time.Now().Add(ioTime)); err != nil {
 		return err
 	}
+	stop := context.AfterFunc(r.ctx, func() { _ = conn.SetWriteDeadline(time.Unix(1, 0)) })
+	defer stop()
 	_, err := conn.Write(line)
 	return err
 }
