@@ -326,6 +326,65 @@ func TestNothingIsSentTwiceBeyondAResumeWindow(t *testing.T) {
 	}
 }
 
+// Replication and pruning of both sides run side by side, with rules that keep as
+// little as they may: nobody harms another, and the chain never breaks.
+func TestReplicationAndPruningSideBySide(t *testing.T) {
+	src, dst := newHost(t, "here"), newHost(t, "vault")
+	rnd := rand.New(rand.NewPCG(9, 9))
+	for _, n := range []string{"db", "vm"} {
+		if err := src.place.Create(t.Context(), n, size, "test"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	local, pruning, remote := src.session(), src.session(), connect(t, dst, true, nil, 0)
+	keep := []cairn.KeepRule{{Type: "last_n", Count: 1}}
+	here := prune.Options{Target: pruning, Side: prune.Sender, Peer: remote, Filter: cairn.All, Rules: keep, Owner: "nightly"}
+	there := prune.Options{Target: remote, Side: prune.Receiver, Peer: pruning, Filter: cairn.All, Rules: keep, Owner: "nightly"}
+	full, destroyed := 0, 0
+	for round := range 8 {
+		for v := range 2 {
+			src.write(t, "db", rnd)
+			src.write(t, "vm", rnd)
+			must(capture.Run(t.Context(), capture.Options{Endpoint: local, Filter: cairn.All, Name: fmt.Sprintf("v%d.%d", round, v)}))(t)
+		}
+		var all sync.WaitGroup
+		all.Go(func() {
+			r, err := replicate.Run(t.Context(), replicate.Options{Sender: local, Receiver: remote, Filter: cairn.All, Owner: "nightly", Initial: plan.All, Steps: 2,
+				Retry: retry.Policy{Attempts: 20, First: time.Millisecond, Max: 5 * time.Millisecond}})
+			if err != nil {
+				t.Errorf("round %d: replicate: %v", round, err)
+			}
+			for _, d := range r.Datasets {
+				for _, a := range d.Attempts {
+					for _, s := range a.Steps {
+						if s.From == "" && s.State == replicate.Done {
+							full++
+						}
+					}
+				}
+			}
+		})
+		for _, o := range []prune.Options{here, there} {
+			all.Go(func() {
+				for range 4 {
+					r, err := prune.Run(t.Context(), o)
+					if err != nil {
+						t.Errorf("round %d: prune %s: %v", round, o.Side, err)
+					}
+					if o.Side == prune.Sender {
+						destroyed += r.Destroyed
+					}
+				}
+			})
+		}
+		all.Wait()
+	}
+	equal(t, local, remote)
+	if full != 2 || destroyed == 0 {
+		t.Errorf("%d full transfers, %d versions pruned at the sender", full, destroyed)
+	}
+}
+
 // The whole round: captures, replication and pruning of both sides again and
 // again, then the original is lost and comes back from the other side.
 func TestRound(t *testing.T) {

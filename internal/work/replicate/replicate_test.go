@@ -399,6 +399,39 @@ func TestStallSaysPhase(t *testing.T) {
 	}
 }
 
+// The limit judges missing progress, not duration.
+func TestSlowIsNotStuck(t *testing.T) {
+	bubble(t, func(b *bench) {
+		b.grow("db", "@a", "@b", "@c")
+		b.o.Watchdog.Limit = 10 * time.Minute
+		b.dst.Hook(memory.On("receive", memory.Body, memory.Delay(9*time.Minute)))
+		began := time.Now()
+		b.run()
+		b.equal("db")
+		if took := time.Since(began); took < time.Hour {
+			b.Errorf("took only %s", took)
+		}
+	})
+}
+
+// Attempts that fail at the same place for ever are a stall, not a live-lock: the
+// progress of a step is one over all its attempts.
+func TestLoopOfFailingAttemptsIsAStall(t *testing.T) {
+	bubble(t, func(b *bench) {
+		b.grow("db", "@a")
+		b.o.Watchdog.Limit = time.Minute
+		b.o.Retry = retry.Policy{Attempts: 1_000_000, Max: time.Second}
+		b.dst.Hook(memory.On("receive", memory.Begin, func(ctx context.Context, c memory.Call) error {
+			return errors.Join(memory.Delay(time.Second)(ctx, c), cairn.KindUnavailable)
+		}))
+		began := time.Now()
+		_, err := replicate.Run(b.Context(), b.o)
+		if took := time.Since(began); !errors.Is(err, cairn.KindStuck) || took > 5*time.Minute {
+			b.Errorf("%v after %s", err, took)
+		}
+	})
+}
+
 // After a cancel no queued step is begun, and the run ends in bounded time.
 func TestCancelStartsNothing(t *testing.T) {
 	bubble(t, func(b *bench) {
