@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -450,4 +451,17 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("%T: %v", err, err)
 		}
 	})
+}
+
+func BenchmarkParse1000Jobs(b *testing.B) {
+	var text strings.Builder
+	text.WriteString("jobs:\n")
+	for n := range 1000 {
+		text.WriteString("- " + snap("j"+strconv.Itoa(n)) + "\n")
+	}
+	for b.Loop() {
+		if _, err := parse("cairn.yml", []byte(text.String())); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

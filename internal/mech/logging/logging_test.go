@@ -105,6 +105,29 @@ func TestLoggersWithTheSameParent(t *testing.T) {
 	}
 }
 
+func TestOneLoggerForManyGoroutines(t *testing.T) {
+	var out buffer
+	shared := open(t, logging.Options{Stdout: &out}, stdout("logfmt")).Logger().With("a", 1, "b", 2, "c", 3)
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			for range 300 {
+				shared.Info("m", "x", g, "y", g)
+			}
+		})
+	}
+	wg.Wait()
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	if len(lines) != 1200 {
+		t.Errorf("%d lines", len(lines))
+	}
+	for _, line := range lines {
+		if n := line[len(line)-1:]; line != "level=info msg=m a=1 b=2 c=3 x="+n+" y="+n {
+			t.Fatalf("two entries are mixed: %q", line)
+		}
+	}
+}
+
 func TestTimeAndColor(t *testing.T) {
 	var out buffer
 	o := stdout("human")
