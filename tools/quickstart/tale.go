@@ -19,6 +19,7 @@ const (
 	socket    = "alpha/run/nbd"
 	alphaFile = "alpha.yml"
 	vaultFile = "vault.yml"
+	enough    = 3 // increments to judge their cost by
 )
 
 // The two machines of the story, in one folder. Both files are left for reading.
@@ -196,11 +197,27 @@ func (t *story) protect(ctx context.Context) (err error) {
 		return fmt.Errorf("the snapshot misses writes: it holds %d, %d were answered before it was taken", cut, before)
 	}
 	t.say("    it is the disk of one instant: writes 1 to %d are in it, %d to %d, made while it was read, are not", cut, cut+1, after)
-	if err := t.wait(ctx, 10*time.Second); err != nil {
+	if err := t.waitForIncrements(ctx); err != nil {
 		return err
 	}
 	_, err = t.run(ctx, "cairn", "--config", alphaFile, "status")
 	return err
+}
+
+// waitForIncrements lets the writer write on for ten seconds, on a busy machine for
+// as long as it takes to replicate a few increments.
+func (t *story) waitForIncrements(ctx context.Context) error {
+	begin := time.Now()
+	for {
+		if err := t.wait(ctx, time.Second); err != nil {
+			return err
+		}
+		increments, _, _, err := t.costs(ctx)
+		waited := time.Since(begin)
+		if err != nil || waited > patience || waited > 10*time.Second && increments >= enough {
+			return err
+		}
+	}
 }
 
 // wait lets time pass while the writer writes.
@@ -219,13 +236,12 @@ func (t *story) account(ctx context.Context) error {
 	if _, err := t.run(ctx, "cairn", "--config", alphaFile, "job", "history", job, "--limit", "3"); err != nil {
 		return err
 	}
-	var runs []client.Run
-	if err := t.ask(ctx, &runs, "--config", alphaFile, "job", "history", job, "--limit", "100"); err != nil {
+	increments, moved, full, err := t.costs(ctx)
+	if err != nil {
 		return err
 	}
 	written := int64(t.writer.writes()) * blockSize
-	increments, moved, full := costs(runs)
-	if increments < 3 {
+	if increments < enough {
 		return fmt.Errorf("only %d increments were replicated", increments)
 	}
 	t.say("    the full transfer moved %s; %d increments moved %s in all, for %s rewritten", bytesText(full), increments, bytesText(moved), bytesText(written))
@@ -313,6 +329,14 @@ func snapshots(places []client.Place, place string) (names []string) {
 		}
 	}
 	return names
+}
+
+// costs asks for the job's history and sums it up.
+func (t *story) costs(ctx context.Context) (increments int, moved, full int64, err error) {
+	var runs []client.Run
+	err = t.ask(ctx, &runs, "--config", alphaFile, "job", "history", job, "--limit", "100")
+	increments, moved, full = costs(runs)
+	return increments, moved, full, err
 }
 
 // costs sums up the transfers of a history: how many increments, their bytes, and
