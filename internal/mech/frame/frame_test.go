@@ -28,7 +28,7 @@ func TestFramesRoundTrip(t *testing.T) {
 			t.Fatalf("frame %d: header %+v", i, h)
 		}
 	}
-	if _, _, err := r.Next(); err != io.EOF {
+	if _, _, err := r.Next(); err != io.EOF { //nolint:errorlint // the promise is a bare EOF
 		t.Fatalf("at the end: %v", err)
 	}
 }
@@ -53,7 +53,8 @@ func TestCutIsNoticedAtEveryByte(t *testing.T) {
 			whole = 1
 		}
 		between := n == 0 || n == boundary
-		if frames != whole || (err == io.EOF) != between || !between && !errors.Is(err, io.ErrUnexpectedEOF) {
+		bare := err == io.EOF //nolint:errorlint // the promise is a bare EOF
+		if frames != whole || bare != between || !between && !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Errorf("cut at %d: %d frames, %v", n, frames, err)
 		}
 	}

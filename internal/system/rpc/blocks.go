@@ -102,7 +102,7 @@ func (r *versionReader) Extents(ctx context.Context, off, length int64) iter.Seq
 
 // Close gives the version back, and waits until the peer has let go of it.
 func (r *versionReader) Close() error {
-	r.link.close(errors.New("it was closed"))
+	r.close(errors.New("it was closed"))
 	ctx, cancel := context.WithTimeout(context.Background(), r.t.Grace)
 	defer cancel()
 	if err := r.call.await(ctx, func() bool { return false }); err != nil {

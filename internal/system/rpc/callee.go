@@ -70,13 +70,13 @@ func (c *callee) take(h frame.Header, p []byte) error {
 	c.mu.Lock()
 	s := c.running[h.ID]
 	c.mu.Unlock()
-	switch {
-	case h.Type == frameCancel:
+	switch h.Type {
+	case frameCancel:
 		if s != nil {
 			s.cancel()
 		}
 		return nil
-	case h.Type == frameCredit:
+	case frameCredit:
 		var m credit
 		if err := decode(p, &m); err != nil {
 			return err

@@ -60,7 +60,7 @@ func upload(ctx context.Context, conn net.Conn, t Timings, body io.Reader, wants
 		if err == nil {
 			continue
 		}
-		if err == io.EOF { // bare: whatever wraps it vouches for nothing
+		if err == io.EOF { //nolint:errorlint // bare: what wraps it vouches for nothing
 			err = nil
 		}
 		last := append(buf[:frame.HeaderSize], encode(&end{total, err})...)
@@ -197,7 +197,7 @@ func (d *download) WriteTo(w io.Writer) (int64, error) {
 			_, d.err = d.next(nil)
 		}
 		if d.err != nil && len(d.left) == 0 {
-			if d.err == io.EOF {
+			if d.whole.Load() {
 				return written, nil
 			}
 			return written, d.err
@@ -284,6 +284,8 @@ func (d *download) cut(err error) error {
 		kind, err = cairn.KindCanceled, d.ctx.Err()
 	case errors.Is(err, cairn.KindCorrupt):
 		kind = cairn.KindCorrupt
+	case errors.Is(err, io.EOF): // to no reader may a cut look like an end
+		err = io.ErrUnexpectedEOF
 	}
 	return &cairn.Error{Op: d.op, Kind: kind, Err: fmt.Errorf("cut after %d bytes: %w", d.total, err)}
 }

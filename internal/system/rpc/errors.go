@@ -31,7 +31,7 @@ func codeFault(c *coder, err *error, depth int) {
 	form := uint8(faultNone)
 	var known *cairn.Error
 	var kind cairn.Kind
-	switch e := (*err).(type) {
+	switch e := (*err).(type) { //nolint:errorlint // the chain is coded link by link
 	case nil:
 	case *cairn.Error:
 		form, known = faultCairn, e
@@ -109,8 +109,8 @@ func (e *remoteText) Unwrap() error { return e.inner }
 // fromPeer makes an error of the peer one of ours: it says at which place it
 // happened.
 func fromPeer(err error, op, subject, place string) error {
-	var known *cairn.Error
-	if !errors.As(err, &known) || known != err {
+	known, ok := err.(*cairn.Error) //nolint:errorlint // the outermost alone says what failed
+	if !ok {
 		return &cairn.Error{Op: op, Subject: subject, Place: place, Kind: cairn.KindOf(err), Err: err}
 	}
 	if known.Place == "" {

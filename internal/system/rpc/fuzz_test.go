@@ -3,6 +3,7 @@ package rpc
 import (
 	"bytes"
 	"errors"
+	"net"
 	"reflect"
 	"testing"
 
@@ -60,6 +61,22 @@ func TestRowsBeyondTheWindowAreRefused(t *testing.T) {
 	if err := c.take(frame.Header{Type: frameRows, ID: 1}, rows[:1]); !errors.Is(err, cairn.KindInvalid) {
 		t.Errorf("one byte too many: %v", err)
 	}
+}
+
+// A peer that asks without end and takes no answers loses its session, not our
+// memory.
+func TestAnswersNobodyTakesAreBounded(t *testing.T) {
+	near, far := net.Pipe()
+	defer func() { _ = far.Close() }()
+	c := newCallee(newLink(t.Context(), near, Timings{}.orDefaults()), 0, nil)
+	c.open((&patient{conn: near}).frames(), c.beat, c.take)
+	ask := encode(&request{method: methodList, arguments: &nothing{}})
+	for n := uint32(1); c.ctx.Err() == nil; n++ {
+		if err := c.take(frame.Header{Type: frameRequest, ID: n}, ask); err != nil || n > 2*maxQueue {
+			t.Fatalf("after %d requests: %v", n, err)
+		}
+	}
+	c.close(nil)
 }
 
 // FuzzHandshake gives a peer's first bytes to the readers of a new connection.

@@ -36,6 +36,7 @@ const (
 const (
 	maxFragment = 64 << 10 // payload bytes of a frame that carries calls
 	maxMessage  = 16 << 20 // bytes of a message put together from its frames
+	maxQueue    = 1 << 14  // frames that wait to be written; honest use has a few per call
 )
 
 // Timings bound how long a silent peer is believed in.
@@ -201,8 +202,7 @@ func (l *link) beats(payload func() []byte) {
 	}
 }
 
-// post queues one frame without waiting. The queue is bounded by its users: each
-// call has at most a few frames in it.
+// post queues one frame without waiting.
 func (l *link) post(h frame.Header, payload []byte) {
 	l.enqueue(outgoing{frame: frame.Append(nil, h, payload)})
 }
@@ -210,7 +210,11 @@ func (l *link) post(h frame.Header, payload []byte) {
 func (l *link) enqueue(o outgoing) {
 	l.mu.Lock()
 	l.queue = append(l.queue, o)
+	full := len(l.queue) > maxQueue
 	l.mu.Unlock()
+	if full {
+		l.end(errors.New("the peer asks for more than it takes"))
+	}
 	select {
 	case l.wake <- struct{}{}:
 	default:

@@ -39,7 +39,7 @@ func (c *caller) rows(ctx context.Context, method uint8, op, subject string, in 
 			taken = len(piece)
 			if err := cut.each(piece, func(row []byte) bool { return yield(row, nil) }); err != nil {
 				k.leave()
-				if err != errLeft {
+				if !errors.Is(err, errLeft) {
 					yield(nil, &cairn.Error{Op: op, Subject: subject, Place: c.place, Kind: cairn.KindCorrupt, Err: err})
 				}
 				return

@@ -57,7 +57,7 @@ func (b *remoteBody) WriteTo(w io.Writer) (int64, error) {
 
 // explain prefers what the peer or the caller says about a cut to the cut itself.
 func (b *remoteBody) explain(err error) error {
-	if err == nil || err == io.EOF {
+	if err == nil || b.whole.Load() {
 		return err
 	}
 	if b.ctx.Err() != nil {
