@@ -118,6 +118,11 @@ func TestCancelEndsIt(t *testing.T) {
 				t.Fatal(err)
 			}
 		}},
+		{name: "is stopped and handles TERM", script: "trap 'exit 1' TERM; echo ready; while :; do sleep 0.1; done", after: func(t *testing.T, c *child.Child) {
+			if err := syscall.Kill(-c.PID(), syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+		}},
 		{name: "is stopped and ignores TERM", script: "trap '' TERM; echo ready; while :; do sleep 0.1; done", least: grace, after: func(t *testing.T, c *child.Child) {
 			if err := syscall.Kill(-c.PID(), syscall.SIGSTOP); err != nil {
 				t.Fatal(err)
