@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -320,4 +321,38 @@ func TestNoWriteFailsWhileASnapshotMayBeGivenUp(t *testing.T) {
 	if got := changed(t, v, cairn.VersionID{Name: "#0", GUID: first.GUID}, cairn.VersionID{}); len(got) != 256 {
 		t.Errorf("changed since the first: %d blocks", len(got))
 	}
+}
+
+// With only a bookmark every megabyte would cost a barrier; a sequential writer is
+// marked ahead of, and a crash adds no more than that to the change set.
+func TestSequentialWritesAreMarkedAhead(t *testing.T) {
+	disk := fakedisk.New()
+	if err := volume.Create(ctx, disk, volume.CreateOptions{Size: 256 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	v := open(t, disk, volume.Options{})
+	a := snap(t, v, "@a")
+	b, err := v.Bookmark(ctx, a.VersionID, "#a", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	syncs := 0
+	disk.OnCall(func(c fakedisk.Call) error {
+		if c.Op == fakedisk.OpSync && strings.HasPrefix(c.Name, "marks-") {
+			syncs++
+		}
+		return nil
+	})
+	for off := int64(0); off < 64<<20; off += 256 << 10 {
+		write(t, v, off, fill(1, 256<<10))
+	}
+	disk.OnCall(nil)
+	if syncs > 8 {
+		t.Errorf("%d barriers for 64 MiB", syncs)
+	}
+	v = open(t, disk, volume.Options{}) // as after a kill
+	if n := len(changed(t, v, b.VersionID, cairn.VersionID{})); n < 64<<8 || n > (64+17)<<8 {
+		t.Errorf("%d blocks count as changed", n)
+	}
+	closeVolume(t, v)
 }

@@ -15,6 +15,13 @@ import (
 // disk are in blocks.
 const regionBlocks = 256
 
+// Marks reach 16 MiB ahead of a sequential writer, but never more than a 64th of
+// the active set.
+const (
+	markAhead      = 16 * regionBlocks
+	markAheadShare = 64
+)
+
 // run is a run of blocks.
 type run struct{ first, count uint64 }
 
@@ -80,9 +87,8 @@ func (v *Volume) groupCommit(batch []*request) error {
 	for _, r := range batch {
 		recs = append(recs, r.preserve...)
 		for _, m := range r.mark {
-			first := m.first / regionBlocks * regionBlocks
-			end := (m.first + m.count + regionBlocks - 1) / regionBlocks * regionBlocks
-			marks.Set(first, end-first)
+			r := v.region(m)
+			marks.Set(r.first, r.count)
 		}
 	}
 	if len(recs) > 0 {
@@ -104,6 +110,20 @@ func (v *Volume) groupCommit(batch []*request) error {
 		}
 	}
 	return nil
+}
+
+// region rounds a mark out to whole regions. Where the region before is marked
+// already the writer is taken to be sequential, and marked ahead of.
+func (v *Volume) region(m run) run {
+	first := m.first / regionBlocks * regionBlocks
+	end := (m.first + m.count + regionBlocks - 1) / regionBlocks * regionBlocks
+	ahead := min(uint64(v.o.ActiveBytes)/blockSize/markAheadShare, markAhead) / regionBlocks * regionBlocks
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if first > 0 && v.marked.Has(first-1) {
+		end += ahead
+	}
+	return run{first, end - first}
 }
 
 // preserve makes the records durable and lets readers find them. A batch whose
