@@ -3,6 +3,7 @@ package rpc_test
 import (
 	"bytes"
 	"context"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -29,7 +30,7 @@ func wire(t testing.TB, kind string) (transport.Listener, transport.Dialer) {
 		ln, err = l.Listen("sink")
 		d = l.Dialer("sink", "client", 0)
 	case "unix":
-		path := filepath.Join(t.TempDir(), "s", "sock")
+		path := filepath.Join(shortDir(t), "sock")
 		ln, err = transport.ListenUnix(ctx, transport.UnixOptions{Path: path, Identity: "client"})
 		d = transport.UnixDialer(path, 0)
 	case "tcp":
@@ -44,6 +45,18 @@ func wire(t testing.TB, kind string) (transport.Listener, transport.Dialer) {
 		t.Fatal(err)
 	}
 	return ln, d
+}
+
+// shortDir is a folder for a socket, whose path must be short: t.TempDir's holds
+// the test's name.
+func shortDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }
 
 func wireTLS(t testing.TB) (transport.Listener, transport.Dialer, error) {

@@ -30,6 +30,18 @@ func newCA(t *testing.T, names ...string) string {
 	return dir
 }
 
+// shortDir is a folder for a socket, whose path must be short: t.TempDir's holds
+// the test's name.
+func shortDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
 func files(dir, name string) transport.TLSFiles {
 	return transport.TLSFiles{CA: filepath.Join(dir, "ca.pem"), Cert: filepath.Join(dir, name+".pem"), Key: filepath.Join(dir, name+".key")}
 }
@@ -91,7 +103,7 @@ func TestIdentityArrives(t *testing.T) {
 		t.Fatal(err)
 	}
 	echo(t, lln)
-	sock := filepath.Join(t.TempDir(), "s", "sock")
+	sock := filepath.Join(shortDir(t), "sock")
 	uln, err := transport.ListenUnix(t.Context(), transport.UnixOptions{Path: sock, Identity: "host"})
 	if err != nil {
 		t.Fatal(err)
@@ -150,7 +162,7 @@ func TestClientMapRefusesNonsense(t *testing.T) {
 }
 
 func TestUnixSocketIsPrivate(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "run")
+	dir := filepath.Join(shortDir(t), "run")
 	sock := filepath.Join(dir, "sock")
 	open := func() (transport.Listener, error) {
 		return transport.ListenUnix(t.Context(), transport.UnixOptions{Path: sock, Identity: "host"})
