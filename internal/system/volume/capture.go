@@ -128,7 +128,7 @@ func (v *Volume) finishCapture(old switched, set uint64, rec catalog.Version, al
 		}
 	}
 	if old.current != nil && old.current.open.Length() > 0 {
-		if err := v.seal(old.current.rec, old.current.open); err != nil {
+		if err := v.seal(old.current); err != nil {
 			v.o.Log.Warn("cannot write the index of a segment", "volume", v.o.Name, "error", err)
 		}
 	}

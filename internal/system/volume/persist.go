@@ -194,7 +194,7 @@ func (v *Volume) needSegment() error {
 		return err
 	}
 	ident := segment.Identity{Store: v.store, Segment: id, Incarnation: rec.Incarnation}
-	v.current = &stacked{rec: rec, fs: v.fs, id: ident, open: segment.New(f, ident)}
+	v.current = &stacked{rec: rec, in: &v.stack, id: ident, open: segment.New(f, ident)}
 	v.stack.push(v.current)
 	return nil
 }
@@ -207,10 +207,12 @@ func (v *Volume) sealCurrent() error {
 	if x == nil || x.open.Length() == 0 {
 		return nil
 	}
-	return v.seal(x.rec, x.open)
+	return v.seal(x)
 }
 
-func (v *Volume) seal(rec catalog.Segment, s *segment.Segment) error {
+// seal writes the index of a segment that takes no more blocks.
+func (v *Volume) seal(x *stacked) error {
+	rec, s := x.rec, x.open
 	name := numbered(indexPrefix, rec.ID)
 	v.remove(name)
 	f, err := v.fs.Create(name)
@@ -224,12 +226,16 @@ func (v *Volume) seal(rec catalog.Segment, s *segment.Segment) error {
 		return err
 	}
 	rec.Closed, rec.Length, rec.Epoch = true, s.Length(), s.Epoch()
-	return v.commit("close segment", func(st *catalog.State, _ *catalog.Head) catalog.Edit {
+	err = v.commit("close segment", func(st *catalog.State, _ *catalog.Head) catalog.Edit {
 		if !slices.ContainsFunc(st.Segments, func(g catalog.Segment) bool { return g.ID == rec.ID }) {
 			return catalog.Edit{} // given up meanwhile
 		}
 		return catalog.Edit{Segments: []catalog.Segment{rec}}
 	})
+	if err == nil {
+		x.seal(rec.Length, rec.Epoch)
+	}
+	return err
 }
 
 // mark makes marks durable. A log whose sync failed is left for the checkpoint to

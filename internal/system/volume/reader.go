@@ -85,7 +85,7 @@ func (r *Reader) ReadAt(ctx context.Context, p []byte, off int64) error {
 		}
 		p, off = p[n:], off+int64(n)
 	}
-	return nil
+	return failed("read", r.v.o.Name+r.name, r.v.stack.trim())
 }
 
 func (r *Reader) readWindow(p []byte, off int64) error {
@@ -208,6 +208,10 @@ func (r *Reader) Extents(ctx context.Context, off, length int64) iter.Seq2[cairn
 				}
 			}
 			off += n
+			if err := r.v.stack.trim(); err != nil {
+				fail(err)
+				return
+			}
 		}
 		m.flush()
 	}

@@ -72,7 +72,7 @@ func (v *Volume) load(st *catalog.State) error {
 		if err != nil {
 			return err
 		}
-		v.stack.push(&stacked{rec: rec, fs: v.fs, id: v.ident(rec), open: r.Segment})
+		v.stack.push(&stacked{rec: rec, in: &v.stack, id: v.ident(rec), open: r.Segment})
 	}
 	if st.Head.Checkpoint == 0 {
 		return nil
@@ -94,7 +94,7 @@ func (v *Volume) ident(rec catalog.Segment) segment.Identity {
 }
 
 func (v *Volume) closedSegment(rec catalog.Segment) *stacked {
-	return &stacked{rec: rec, fs: v.fs, id: v.ident(rec)}
+	return &stacked{rec: rec, in: &v.stack, id: v.ident(rec), sealed: true, length: rec.Length, epoch: rec.Epoch}
 }
 
 func (v *Volume) recoverSegment(rec catalog.Segment) (segment.Recovered, error) {
@@ -187,7 +187,7 @@ func (v *Volume) repairSegments(st *catalog.State) (edit catalog.Edit, damaged [
 			}
 			continue
 		}
-		v.stack.push(&stacked{rec: rec, fs: v.fs, id: v.ident(rec), open: r.Segment})
+		v.stack.push(&stacked{rec: rec, in: &v.stack, id: v.ident(rec), open: r.Segment})
 	}
 	return edit, damaged, nil
 }
@@ -255,7 +255,7 @@ func (v *Volume) commitRepair(st *catalog.State, edit catalog.Edit) error {
 		if x.rec.Closed {
 			continue
 		}
-		if err := v.seal(x.rec, x.open); err != nil {
+		if err := v.seal(x); err != nil {
 			v.o.Log.Warn("cannot write the index of a segment", "volume", v.o.Name, "error", err)
 		}
 	}

@@ -151,6 +151,8 @@ func (v *Volume) copyBack(ctx context.Context, target catalog.Version) error {
 }
 
 func (v *Volume) copyRun(target catalog.Version, r run, buf []byte) error {
+	v.stack.use.RLock()
+	defer v.stack.use.RUnlock()
 	found, err := v.stack.find(target.Start, r)
 	if err != nil {
 		return err

@@ -1,8 +1,10 @@
 package volume
 
 import (
+	"cmp"
 	"errors"
 	"io/fs"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -12,20 +14,28 @@ import (
 	"cairn/internal/system/volume/segment"
 )
 
-// stacked is a segment in its place in the stack. Closed ones are opened when
-// they are first looked at.
+// stacked is a segment in its place in the stack. A closed one is opened when it
+// is looked at, and closed again when too many are.
 type stacked struct {
 	rec  catalog.Segment // as first recorded; Interval and ID never change
-	fs   blockio.FS
 	id   segment.Identity
-	mu   sync.Mutex // guards what follows
-	open *segment.Segment
-	gone bool // dropped: nothing reads it any more
+	in   *stack
+	used atomic.Int64 // when it was last looked at, in ticks of the stack
+
+	mu     sync.Mutex       // guards what follows
+	open   *segment.Segment // not nil while it takes blocks
+	sealed bool             // its index is on disk: it can be opened again
+	length int64            // of a sealed one
+	epoch  uint64
+	gone   bool // dropped: nothing reads it any more
 }
 
 var errDropped = errors.New("the segment is not needed any more")
 
+// get gives the open segment. What is sealed stays open until use is next taken
+// alone: callers hold use, or are alone.
 func (x *stacked) get() (*segment.Segment, error) {
+	x.used.Store(x.in.tick.Add(1))
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.gone {
@@ -34,15 +44,15 @@ func (x *stacked) get() (*segment.Segment, error) {
 	if x.open != nil {
 		return x.open, nil
 	}
-	f, err := x.fs.Open(numbered(segPrefix, x.rec.ID), false)
+	f, err := x.in.fs.Open(numbered(segPrefix, x.rec.ID), false)
 	if err != nil {
 		return nil, err
 	}
-	idx, err := x.fs.Open(numbered(indexPrefix, x.rec.ID), false)
+	idx, err := x.in.fs.Open(numbered(indexPrefix, x.rec.ID), false)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, errors.Join(err, f.Close())
 	}
-	s, err := segment.OpenSealed(f, idx, x.id, x.rec.Length, x.rec.Epoch)
+	s, err := segment.OpenSealed(f, idx, x.id, x.length, x.epoch)
 	if idx != nil {
 		err = errors.Join(err, idx.Close())
 	}
@@ -50,15 +60,42 @@ func (x *stacked) get() (*segment.Segment, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	x.open = s
+	x.in.loaded.Add(1)
 	return s, nil
 }
 
-func (x *stacked) close() error {
+// seal notes that the segment can be closed and opened again.
+func (x *stacked) seal(length int64, epoch uint64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.sealed, x.length, x.epoch = true, length, epoch
+	if x.open != nil {
+		x.in.loaded.Add(1)
+	}
+}
+
+// unload closes a sealed segment until it is looked at again.
+func (x *stacked) unload() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.sealed || x.open == nil {
+		return nil
+	}
+	s := x.open
+	x.open = nil
+	x.in.loaded.Add(-1)
+	return s.Close()
+}
+
+func (x *stacked) drop() error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.gone = true
 	if x.open == nil {
 		return nil
+	}
+	if x.sealed {
+		x.in.loaded.Add(-1)
 	}
 	return x.open.Close()
 }
@@ -67,8 +104,35 @@ func (x *stacked) close() error {
 // the first segment of a version's intervals that has it. The list is replaced as
 // one and never changed.
 type stack struct {
-	use  sync.RWMutex // shared by each read; alone while segments are dropped
-	list atomic.Pointer[[]*stacked]
+	fs     blockio.FS
+	use    sync.RWMutex // shared by each read; alone while segments are dropped or unloaded
+	list   atomic.Pointer[[]*stacked]
+	tick   atomic.Int64
+	loaded atomic.Int64 // sealed segments that are open
+}
+
+// maxLoaded bounds the sealed segments that are open, each with its index of at
+// most a megabyte.
+const maxLoaded = 32
+
+// trim closes the sealed segments that were not looked at for longest, down to
+// half the bound. Callers hold nothing of the stack.
+func (s *stack) trim() error {
+	if s.loaded.Load() <= maxLoaded {
+		return nil
+	}
+	s.use.Lock()
+	defer s.use.Unlock()
+	all := slices.Clone(s.all())
+	slices.SortFunc(all, func(a, b *stacked) int { return cmp.Compare(a.used.Load(), b.used.Load()) })
+	var err error
+	for _, x := range all {
+		if s.loaded.Load() <= maxLoaded/2 {
+			break
+		}
+		err = errors.Join(err, x.unload())
+	}
+	return err
 }
 
 func (s *stack) all() []*stacked {
@@ -110,7 +174,7 @@ func (s *stack) drop(ids []uint64) error {
 	var err error
 	for _, x := range s.all() {
 		if gone[x.rec.ID] {
-			err = errors.Join(err, x.close())
+			err = errors.Join(err, x.drop())
 			continue
 		}
 		next = append(next, x)
@@ -123,13 +187,25 @@ func (s *stack) drop(ids []uint64) error {
 func (s *stack) union(start uint64) (*extent.Bitmap, error) {
 	set := &extent.Bitmap{}
 	for _, x := range s.since(start) {
-		seg, err := x.get()
-		if err != nil {
+		if err := s.unite(x, set); err != nil {
 			return nil, err
 		}
-		seg.Union(set)
+		if err := s.trim(); err != nil {
+			return nil, err
+		}
 	}
 	return set, nil
+}
+
+func (s *stack) unite(x *stacked, set *extent.Bitmap) error {
+	s.use.RLock()
+	defer s.use.RUnlock()
+	seg, err := x.get()
+	if err != nil {
+		return err
+	}
+	seg.Union(set)
+	return nil
 }
 
 func (s *stack) close() error {
@@ -137,7 +213,7 @@ func (s *stack) close() error {
 	defer s.use.Unlock()
 	var err error
 	for _, x := range s.all() {
-		err = errors.Join(err, x.close())
+		err = errors.Join(err, x.drop())
 	}
 	s.list.Store(nil)
 	return err

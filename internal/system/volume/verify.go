@@ -23,6 +23,9 @@ func (v *Volume) Verify(ctx context.Context, id cairn.VersionID) (cairn.Coverage
 			return c, failed("verify", v.o.Name+id.Name, err)
 		}
 		v.verifySegment(x, &c, bad, kept)
+		if err := v.stack.trim(); err != nil {
+			return c, failed("verify", v.o.Name+id.Name, err)
+		}
 	}
 	for first, count := range bad.All() {
 		c.Damaged = append(c.Damaged, cairn.Extent{Offset: int64(first) * blockSize, Length: int64(count) * blockSize, Kind: cairn.ExtentData})

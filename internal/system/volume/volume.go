@@ -217,6 +217,7 @@ func Open(ctx context.Context, fsys blockio.FS, o Options) (*Volume, error) {
 	v := &Volume{fs: fsys, o: o.withDefaults(), log: l, store: l.State().Store.ID, sector: 512,
 		readers: map[*Reader]struct{}{}, marked: &extent.Bitmap{}, dirty: &extent.Bitmap{}, kept: &extent.Bitmap{}}
 	v.inflight.cond.L = &v.mu
+	v.stack.fs = fsys
 	if err := v.start(ctx); err != nil {
 		return nil, failed("open volume", o.Name, errors.Join(err, v.release()))
 	}
