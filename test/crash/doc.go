@@ -20,5 +20,9 @@
 //	go test ./test/crash -run TestCuts -seed N -cut C -subset S -v
 //
 // The flags -seeds and -from choose more seeds, -subsets how many random outcomes
-// each cut is tried with. With -race the same runs look for data races.
+// each cut is tried with; CAIRN_SCALE=full is the run for a night.
+//
+// Beside the cuts stand receives that are cut and resumed (TestReceiveCuts), disks
+// of which any one call fails (TestFailingCalls), and the engine's rules broken one
+// by one, each of which has to be noticed (TestPlantedFaults).
 package crash

@@ -281,6 +281,9 @@ func tryReceive(s *source, faults volume.Fault, outcomes int) (disks int, err er
 // receives the rest: resumed, anew, or after an abort.
 func TestReceiveCuts(t *testing.T) {
 	workloads, outcomes := scale()
+	if *seeds == 0 {
+		workloads = (workloads + 1) / 2
+	}
 	total := 0
 	for s := *from; s < *from+uint64(workloads); s++ {
 		t.Run(fmt.Sprintf("seed=%d", s), func(t *testing.T) {
