@@ -2,11 +2,13 @@ package script_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"cairn/internal/format/nbdproto"
 	"cairn/internal/front/nbd/nbdclient"
 )
 
@@ -49,9 +51,13 @@ func nbdwrite(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 }
 
-// nbdread SOCKET EXPORT FILE reads a whole export.
+// nbdread SOCKET EXPORT FILE [read-only] reads a whole export, which is announced as
+// read-only or not as asked.
 func nbdread(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(withExport(args[0], args[1], func(ctx context.Context, c *nbdclient.Client) error {
+		if readOnly := c.Flags()&nbdproto.ExportReadOnly != 0; readOnly != (len(args) == 4) {
+			return fmt.Errorf("%s is announced as read-only: %v", args[1], readOnly)
+		}
 		p := make([]byte, c.Size())
 		if err := c.ReadAt(ctx, p, 0); err != nil {
 			return err

@@ -3,9 +3,11 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"cairn"
 	"cairn/client"
@@ -207,4 +209,32 @@ func TestListenerThatCannotBindIsShownAndOthersGoOn(t *testing.T) {
 	if len(problems) != 1 || problems[0].Since.IsZero() || !strings.Contains(problems[0].What, "192.0.2.1") {
 		t.Errorf("%+v", problems)
 	}
+}
+
+func TestBandwidthLimitHoldsForAJobsStreams(t *testing.T) {
+	db1, vault, push, sink := pair(t)
+	vault.start(sink)
+	db1.start(strings.Replace(push, "  volumes: {db: true}", "  send: {bandwidth_limit: {max: 2 MiB}}\n  volumes: {db: true}", 1))
+	if err := db1.place.Write("db", 0, noise(1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	r := db1.finish("nightly", client.Wake{})
+	for _, s := range r.Steps {
+		if s.Verb != "replicate" {
+			continue
+		}
+		// 1 MiB at 2 MiB/s, of which 128 KiB pass at once.
+		if took := s.Ended.Sub(s.Started); s.Moved < 1<<20 || took < 350*time.Millisecond {
+			t.Errorf("%d bytes in %v", s.Moved, took)
+		}
+		return
+	}
+	t.Errorf("nothing was replicated: %+v", r)
+}
+
+// noise does not compress.
+func noise(n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(b) // never fails
+	return b
 }
