@@ -196,6 +196,32 @@ func TestRenameIsWholeAndNeedsBothFolders(t *testing.T) {
 	}
 }
 
+// A name made durable takes with it what had to happen before.
+func TestSyncedNameStandsOnTheRenameBefore(t *testing.T) {
+	d := fakedisk.New()
+	for _, dir := range []string{"x", "y"} {
+		must(t, d.Mkdir(dir))
+	}
+	f := create(t, d, "x/a")
+	put(t, f, 0, "old")
+	must(t, f.Sync())
+	for _, dir := range []string{".", "x", "y"} {
+		must(t, d.SyncDir(dir))
+	}
+	must(t, d.Rename("x/a", "y/b"))
+	g := create(t, d, "x/a")
+	put(t, g, 0, "new")
+	must(t, g.Sync())
+	look := func(c *fakedisk.Disk) string { return content(t, c, "x/a") + " " + content(t, c, "y/b") }
+	if got := outcomes(d, look); !slices.Equal(got, []string{"- old", "new old", "old -"}) {
+		t.Errorf("not synced: %q", got)
+	}
+	must(t, d.SyncDir("x"))
+	if got := outcomes(d, look); !slices.Equal(got, []string{"new old"}) {
+		t.Errorf("synced: %q", got)
+	}
+}
+
 func TestNamesStandOnTheirFolders(t *testing.T) {
 	d := fakedisk.New()
 	must(t, d.Mkdir("x"))
