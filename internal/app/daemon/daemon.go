@@ -20,6 +20,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -45,8 +46,11 @@ const Version = "0.1.0"
 // Options of Run.
 type Options struct {
 	Config *config.Config
-	Logger *slog.Logger // nil discards
+	Logger *slog.Logger  // nil discards
+	Grace  time.Duration // how long ending may take; 0 is 30 s
 }
+
+const defaultGrace = 30 * time.Second
 
 // Daemon is a running daemon; the methods that the API calls are its only ones
 // from outside, and may be called from any goroutine.
@@ -72,17 +76,40 @@ type unit struct {
 }
 
 // Run is the daemon's life: it returns when the context has ended and everything
-// has stopped, or when it cannot begin.
+// has stopped, or when it cannot begin. What does not stop within the grace time is
+// left behind with KindStuck: the caller ends the process.
 func Run(ctx context.Context, o Options) error {
-	return run(ctx, o, func(ctx context.Context) (*Here, error) {
+	return bounded(ctx, o, func(ctx context.Context) (*Here, error) {
 		return OpenHere(ctx, o.Config, HereOptions{Host: hostSocket(o.Config), Logger: o.Logger})
 	})
 }
 
-func run(ctx context.Context, o Options, open func(ctx context.Context) (*Here, error)) (err error) {
+func bounded(ctx context.Context, o Options, open func(ctx context.Context) (*Here, error)) error {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	if o.Grace == 0 {
+		o.Grace = defaultGrace
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx, o, open) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	grace := time.NewTimer(o.Grace)
+	defer grace.Stop()
+	select {
+	case err := <-ended:
+		return err
+	case <-grace.C:
+		return &cairn.Error{Op: "end daemon", Kind: cairn.KindStuck, Err: fmt.Errorf("something does not end within %v", o.Grace),
+			Hint: "nothing is lost: what was cut goes on at the next start"}
+	}
+}
+
+func run(ctx context.Context, o Options, open func(ctx context.Context) (*Here, error)) (err error) {
 	d := &Daemon{cfg: o.Config, log: o.Logger, started: time.Now(), local: transport.NewLocal(), held: &watchdog.Quarantine{}}
 	control, err := api.Listen(ctx, o.Config.Global.Control.SockPath)
 	if err != nil {

@@ -23,6 +23,7 @@ import (
 type inMemory struct {
 	*memory.Place
 	closed bool
+	hang   chan struct{} // Close waits for it; nil does not wait
 }
 
 func (m *inMemory) Device(context.Context, string) (cairn.BlockDevice, error) {
@@ -40,6 +41,9 @@ func (m *inMemory) Show(context.Context, string) (client.Volume, error) {
 }
 func (m *inMemory) Close() error {
 	m.closed = true
+	if m.hang != nil {
+		<-m.hang
+	}
 	return nil
 }
 
@@ -50,6 +54,7 @@ type machine struct {
 	place *inMemory
 	c     *client.Client
 	stop  func() error
+	grace time.Duration
 }
 
 // newMachine prepares a folder short enough for sockets.
@@ -111,7 +116,7 @@ func (m *machine) start(yaml string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- run(ctx, Options{Config: cfg, Logger: log}, func(context.Context) (*Here, error) {
+		ended <- bounded(ctx, Options{Config: cfg, Logger: log, Grace: m.grace}, func(context.Context) (*Here, error) {
 			m.place.closed = false
 			return newHere(cfg, m.place, log), nil
 		})

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 
 	"cairn"
 	"cairn/client"
+	"cairn/internal/app/config"
 )
 
 func TestPullSeesOnlyWhatTheSourceSelects(t *testing.T) {
@@ -185,7 +187,7 @@ func TestStatusIsBounded(t *testing.T) {
 func TestSecondDaemonIsRefused(t *testing.T) {
 	m := newMachine(t)
 	m.start(snapOnly)
-	err := run(t.Context(), Options{Config: configOf(t, m)}, nil)
+	err := bounded(t.Context(), Options{Config: configOf(t, m)}, nil)
 	if !errors.Is(err, cairn.KindBusy) {
 		t.Errorf("%v", err)
 	}
@@ -230,6 +232,78 @@ func TestBandwidthLimitHoldsForAJobsStreams(t *testing.T) {
 		return
 	}
 	t.Errorf("nothing was replicated: %+v", r)
+}
+
+func TestEndIsBoundedWhateverHangs(t *testing.T) {
+	m := newMachine(t)
+	m.grace, m.place.hang = 300*time.Millisecond, make(chan struct{})
+	m.start(snapOnly)
+	began := time.Now()
+	err := m.stop()
+	close(m.place.hang)
+	if took := time.Since(began); !errors.Is(err, cairn.KindStuck) || took > 5*time.Second {
+		t.Errorf("%v after %v", err, took)
+	}
+}
+
+func TestLateMeansThatAVersionWaitsTooLong(t *testing.T) {
+	now := time.Now()
+	version := func(name string, guid cairn.GUID, ago time.Duration) cairn.Version {
+		return cairn.Version{VersionID: cairn.VersionID{Name: name, GUID: guid}, Created: now.Add(-ago)}
+	}
+	j := &config.Job{Name: "nightly", Type: "push", Volumes: cairn.All,
+		Connect: &config.Connect{Type: "tls", ServerCN: "vault"}, Snapshotting: config.Snapshotting{Type: "periodic", Interval: 5 * time.Minute}}
+	u := &unit{cfg: j, activity: &activity{job: j}}
+	old, middle, young := version("@a", 1, 40*time.Minute), version("@b", 2, 20*time.Minute), version("@c", 3, time.Minute)
+	for _, c := range []struct {
+		here, there []cairn.Version
+		late        time.Duration
+	}{
+		{[]cairn.Version{old, middle, young}, []cairn.Version{old, middle, young}, 0},
+		{[]cairn.Version{old, young}, []cairn.Version{old}, 0}, // waits for a minute only
+		{[]cairn.Version{old, middle, young}, []cairn.Version{old}, 20 * time.Minute},
+		{[]cairn.Version{old, middle}, nil, 40 * time.Minute},
+		{nil, nil, 0},
+	} {
+		s := newSight("vault")
+		s.add(&cairn.Listing{Dataset: cairn.Dataset{Name: "db"}, Versions: c.there})
+		v := &view{now: now, sights: map[string]*sight{"nightly": s}}
+		l := &cairn.Listing{Dataset: cairn.Dataset{Name: "db"}, Versions: c.here}
+		cell, late := v.cell(u, l, glimpseOf(l))
+		if late.Round(time.Second) != c.late || (cell.State == "late") != (c.late > 0) || cell.Count != len(c.there) {
+			t.Errorf("%d here, %d there: late %v, %+v", len(c.here), len(c.there), late, cell)
+		}
+	}
+}
+
+func TestServiceManagerIsTold(t *testing.T) {
+	m := newMachine(t)
+	socket := filepath.Join(m.dir, "notify")
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	t.Setenv("NOTIFY_SOCKET", socket)
+	m.start(snapOnly)
+	told := func() string {
+		_ = l.SetReadDeadline(time.Now().Add(5 * time.Second)) // never fails on an open socket
+		b := make([]byte, 100)
+		n, err := l.Read(b)
+		if err != nil {
+			t.Error(err)
+		}
+		return string(b[:n])
+	}
+	if got := told(); got != "READY=1" {
+		t.Errorf("told %q", got)
+	}
+	if err := m.stop(); err != nil {
+		t.Error(err)
+	}
+	if got := told(); got != "STOPPING=1" {
+		t.Errorf("told %q", got)
+	}
 }
 
 // noise does not compress.
