@@ -124,37 +124,79 @@ func (p *program) printVersions(l *cairn.Listing) error {
 
 func (p *program) volumeVerifyCommand() *cobra.Command {
 	var asJSON bool
+	var against, place string
 	cmd := &cobra.Command{
 		Use:   "verify NAME[@SNAP]",
-		Short: "Read what is stored and compare it with its checksums",
+		Short: "Read what is stored and compare it with its checksums, or with another place",
 		Long: "Without a version everything of the volume is read. The command says what it covered: for a plain\n" +
-			"head there is no checksum to compare with. It fails when it finds damage.",
-		Example: "  cairn volume verify db\n  cairn volume verify db@monday",
+			"head there is no checksum to compare with. With --against every byte of a snapshot is compared with\n" +
+			"a snapshot elsewhere: this alone proves that a replica holds what the source has. Damage and\n" +
+			"differences make the command fail.",
+		Example: "  cairn volume verify db\n  cairn volume verify db@monday --against db@monday --at vault",
 		Args:    cobra.ExactArgs(1),
-		RunE: run(func(ctx context.Context, _ *cobra.Command, args []string) error {
-			a, err := cairn.ParseAddress(args[0])
-			if err != nil {
-				return err
+		RunE: run(func(ctx context.Context, cmd *cobra.Command, args []string) error {
+			if against != "" {
+				return p.proveEqual(ctx, args[0], against, place, asJSON)
 			}
-			c, err := p.verify(ctx, a)
-			if err != nil {
-				return err
+			if place != "" {
+				return badUsage(cmd, "--at says where the snapshot of --against is")
 			}
-			if asJSON {
-				err = p.printJSON(c)
-			} else {
-				err = p.printCoverage(a, c)
-			}
-			if err == nil && len(c.Damaged) > 0 {
-				return &cairn.Error{Op: "verify", Subject: a.String(), Kind: cairn.KindDamaged,
-					Err: fmt.Errorf("%s damaged", count(len(c.Damaged), "extent")), Hint: "restore it from another place: 'cairn list " + a.Dataset + "' shows where it is"}
-			}
-			return err
+			return p.proveSound(ctx, args[0], asJSON)
 		}),
 		ValidArgsFunction: p.completeDatasets,
 	}
+	cmd.Flags().StringVar(&against, "against", "", "compare with this `SNAPSHOT`, as in db@monday")
+	cmd.Flags().StringVar(&place, "at", "", "the `PLACE` of the snapshot to compare with (default: here)")
 	jsonFlag(cmd, &asJSON)
 	return cmd
+}
+
+// proveSound compares a volume with its checksums.
+func (p *program) proveSound(ctx context.Context, address string, asJSON bool) error {
+	a, err := cairn.ParseAddress(address)
+	if err != nil {
+		return err
+	}
+	c, err := p.verify(ctx, a)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		err = p.printJSON(c)
+	} else {
+		err = p.printCoverage(a, c)
+	}
+	if err == nil && len(c.Damaged) > 0 {
+		return &cairn.Error{Op: "verify", Subject: a.String(), Kind: cairn.KindDamaged,
+			Err: fmt.Errorf("%s damaged", count(len(c.Damaged), "extent")), Hint: "restore it from another place: 'cairn list " + a.Dataset + "' shows where it is"}
+	}
+	return err
+}
+
+// proveEqual compares two snapshots.
+func (p *program) proveEqual(ctx context.Context, address, other, place string, asJSON bool) error {
+	a, err := versionAddress(address)
+	if err != nil {
+		return err
+	}
+	b, err := versionAddress(other)
+	if err != nil {
+		return err
+	}
+	d, err := p.verifyAgainst(ctx, a, b, place)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		err = p.printJSON(d)
+	} else {
+		err = p.printDifference(d)
+	}
+	if err == nil && len(d.Differs) > 0 {
+		return &cairn.Error{Op: "verify", Subject: d.A + " against " + d.B, Kind: cairn.KindDamaged,
+			Err: fmt.Errorf("%s differ", count(len(d.Differs), "extent")), Hint: "'cairn volume verify' of each side may tell which is damaged"}
+	}
+	return err
 }
 
 func (p *program) verify(ctx context.Context, a cairn.Address) (cairn.Coverage, error) {
