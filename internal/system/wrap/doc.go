@@ -6,8 +6,10 @@
 //   - Leased lets planning, running transfers and pruning go on side by side.
 //   - Confine shows a client nothing but its own datasets; Rebase puts what is
 //     pulled below a root.
+//   - Select shows a pulling client the datasets that a job selects.
 //   - AppendOnly lets a client add versions and nothing else.
 //   - Owned writes one owner into all leases.
+//   - Redial replaces a session that was lost, for the next call.
 //   - Limit bounds the bytes per second of streams.
 //
 // Wrappers that add behaviour copy the endpoint and replace fields. Those that take

@@ -25,7 +25,10 @@ func must[T any](t *testing.T) func(T, error) T {
 func fixture(p *memory.Place, ep *cairn.Endpoint, prefix string) check.Fixture {
 	return check.Fixture{Endpoint: ep,
 		Create: func(_ context.Context, ds string, size int64) error { return p.Create(prefix+ds, size) },
-		Write:  func(_ context.Context, ds string, off int64, b []byte) error { return p.Write(prefix+ds, off, b) }}
+		Write:  func(_ context.Context, ds string, off int64, b []byte) error { return p.Write(prefix+ds, off, b) },
+		Damage: func(_ context.Context, ds string, id cairn.VersionID, off int64) error {
+			return p.Damage(prefix+ds, id.Name, off)
+		}}
 }
 
 // Every wrapper keeps every promise of the endpoint below it, and so does the whole
@@ -52,6 +55,11 @@ func TestWrappersKeepEveryRule(t *testing.T) {
 		p := memory.New("here")
 		fast := wrap.NewBucket(1<<40, 0)
 		endpointtest.Run(t, fixture(p, wrap.Limit(p.Endpoint(), fast, fast), ""), all)
+	})
+	t.Run("redial", func(t *testing.T) {
+		p := memory.New("vault")
+		dial := func(context.Context) (*cairn.Endpoint, error) { return p.Endpoint(), nil }
+		endpointtest.Run(t, fixture(p, must[*cairn.Endpoint](t)(wrap.Redial(t.Context(), dial)), ""), all)
 	})
 	t.Run("append-only", func(t *testing.T) {
 		p := memory.New("vault")

@@ -17,7 +17,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
+	"strconv"
 	"time"
 
 	"cairn"
@@ -27,7 +29,7 @@ import (
 // Fixture is the place under test and what the rules need beside its abilities.
 type Fixture struct {
 	Endpoint *cairn.Endpoint
-	Prefix   string // the datasets of the rules are below it; empty is "cairn-check"
+	Prefix   string // the datasets of a run are in a folder of their own below it; empty is "cairn-check"
 
 	// Create makes an unsealed volume of zeroes, and Write writes to its head
 	// (offset and length are multiples of 4 KiB) as its user would. When they are
@@ -37,15 +39,20 @@ type Fixture struct {
 
 	// Remove takes a dataset away with all its versions; nil leaves them behind.
 	Remove func(ctx context.Context, dataset string) error
+
+	// Damage changes a stored byte of the snapshot's block at off behind the
+	// endpoint's back; nil when that cannot be done from here.
+	Damage func(ctx context.Context, dataset string, id cairn.VersionID, off int64) error
 }
 
 // Rule is one promise and the function that checks it.
 type Rule struct {
-	Name  string          // "list-order"
-	Says  string          // the promise, in one sentence
-	Needs []cairn.Ability // without all of them the rule is not offered
-	Write bool            // needs Fixture.Create and Write
-	run   func(l *lab)
+	Name   string          // "list-order"
+	Says   string          // the promise, in one sentence
+	Needs  []cairn.Ability // without all of them the rule is not offered
+	Write  bool            // needs Fixture.Create and Write
+	Damage bool            // needs Fixture.Damage
+	run    func(l *lab)
 }
 
 // Verdict is what came out of one rule.
@@ -100,6 +107,7 @@ func Run(ctx context.Context, f Fixture, o Options) ([]Result, error) {
 	if f.Prefix == "" {
 		f.Prefix = "cairn-check"
 	}
+	f.Prefix += "/" + strconv.FormatUint(rand.Uint64(), 36) // what an earlier run left behind is not in the way
 	for _, name := range o.Only {
 		if !slices.ContainsFunc(Rules(), func(r Rule) bool { return r.Name == name }) {
 			return nil, &cairn.Error{Op: "check endpoint", Subject: name, Kind: cairn.KindNotFound, Err: errors.New("there is no such rule")}
@@ -153,6 +161,9 @@ func (f Fixture) lacks(r Rule) string {
 	}
 	if r.Write && (f.Create == nil || f.Write == nil) {
 		return "volumes cannot be created and written from here"
+	}
+	if r.Damage && f.Damage == nil {
+		return "stored bytes cannot be changed from here"
 	}
 	return ""
 }

@@ -347,6 +347,9 @@ var faults = []fault{
 			return was.Receiver.Receive(ctx, s, o)
 		})
 	}},
+	{"receive-tail", "are listed as", func(ep *cairn.Endpoint, was cairn.Endpoint, _ *memory.Place) {
+		ep.Lister = rows(was, func(l *cairn.Listing) { l.Dataset.Size = l.Dataset.Size / cairn.BlockSize * cairn.BlockSize })
+	}},
 	{"receive-eof", "before it had read the body to EOF", func(ep *cairn.Endpoint, was cairn.Endpoint, _ *memory.Place) {
 		receiving(ep, was, func(ctx context.Context, s *cairn.Stream, o cairn.ReceiveOptions) (cairn.Received, error) {
 			defer s.Body.Close()
@@ -426,6 +429,23 @@ var faults = []fault{
 			return r, err
 		})
 	}},
+	{"resume-restart", "another version from its beginning", func(ep *cairn.Endpoint, was cairn.Endpoint, _ *memory.Place) {
+		receiving(ep, was, func(ctx context.Context, s *cairn.Stream, o cairn.ReceiveOptions) (cairn.Received, error) {
+			defer s.Body.Close()
+			if p := listed(was, s.Header.Dataset).Partial; p != nil && s.Header.Resume == 0 {
+				return cairn.Received{}, errors.New("a receive is pending")
+			}
+			return was.Receiver.Receive(ctx, s, o)
+		})
+	}},
+	{"resume-pins", "base of a cut increment: succeeded", func(ep *cairn.Endpoint, was cairn.Endpoint, _ *memory.Place) {
+		ep.Destroys = neverBusy(was)
+	}},
+	{"abort-full", "receive another version", func(ep *cairn.Endpoint, was cairn.Endpoint, p *memory.Place) {
+		ep.Receiver = aborter{was.Receiver, func(ctx context.Context, ds string) error {
+			return errors.Join(was.Receiver.Abort(ctx, ds), p.Create(ds, 4096)) // what is left is no replica
+		}}
+	}},
 	{"abort", "still a partial", func(ep *cairn.Endpoint, was cairn.Endpoint, _ *memory.Place) {
 		ep.Receiver = aborter{was.Receiver, func(context.Context, string) error { return nil }}
 	}},
@@ -504,6 +524,23 @@ var faults = []fault{
 			return c, err
 		})
 	}},
+	{"damage", "does not find the damage", func(ep *cairn.Endpoint, was cairn.Endpoint, _ *memory.Place) {
+		ep.Verifies = verifier(func(ctx context.Context, ds string, id cairn.VersionID) (cairn.Coverage, error) {
+			c, err := was.Verifies.Verify(ctx, ds, id)
+			c.Damaged = nil
+			return c, err
+		})
+	}},
+	{"damage", "as if it were sound", func(ep *cairn.Endpoint, was cairn.Endpoint, _ *memory.Place) {
+		ep.Sender = sender(func(ctx context.Context, step cairn.Step, accept []cairn.Format) (*cairn.Stream, error) {
+			s, err := was.Sender.Send(ctx, step, accept)
+			if errors.Is(err, cairn.KindDamaged) {
+				step.To = byName(was, step.Dataset, cairn.VersionID{Name: "@b"})
+				return was.Sender.Send(ctx, step, accept)
+			}
+			return s, err
+		})
+	}},
 	{"estimate", "the increment is estimated at", func(ep *cairn.Endpoint, was cairn.Endpoint, _ *memory.Place) {
 		ep.Estimates = estimator(func(ctx context.Context, steps []cairn.Step) ([]int64, error) {
 			sizes, err := was.Estimates.Estimate(ctx, steps)
@@ -524,6 +561,11 @@ var faults = []fault{
 		receiving(ep, was, func(ctx context.Context, s *cairn.Stream, o cairn.ReceiveOptions) (cairn.Received, error) {
 			s.Header.Dataset = strings.TrimLeft(path.Clean("/"+s.Header.Dataset), "/")
 			return was.Receiver.Receive(ctx, s, o)
+		})
+	}},
+	{"hostile-version", "snapshot", func(ep *cairn.Endpoint, was cairn.Endpoint, _ *memory.Place) {
+		ep.Snapshots = snapper(func(ctx context.Context, name string, datasets []string, atomic bool) ([]cairn.Captured, error) {
+			return was.Snapshots.Snapshot(ctx, "@"+path.Base(name), datasets, atomic)
 		})
 	}},
 	{"context-ended", "snapshot with a context", func(ep *cairn.Endpoint, was cairn.Endpoint, _ *memory.Place) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"cairn"
@@ -14,6 +15,7 @@ import (
 var callRules = []Rule{
 	{Name: "unknown-dataset", Says: "a dataset that is not there is KindNotFound, in every ability", Needs: []cairn.Ability{"list"}, run: unknownDataset},
 	{Name: "hostile-name", Says: "what is no name is refused by every ability and makes nothing", Needs: []cairn.Ability{"list"}, run: hostileName},
+	{Name: "hostile-version", Says: "what is no version's name is refused and makes nothing", Needs: []cairn.Ability{"list"}, run: hostileVersion},
 	{Name: "context-ended", Says: "a call whose context has ended fails with its error, and happened entirely or not at all", Needs: []cairn.Ability{"list"}, run: contextEnded},
 	{Name: "concurrent", Says: "all abilities may be called at once, and nothing gets lost", Needs: []cairn.Ability{"list", "snapshot"}, Write: true, run: concurrent},
 	{Name: "concurrent-name", Says: "of many snapshots of one name at once exactly one succeeds", Needs: []cairn.Ability{"list", "snapshot"}, Write: true, run: concurrentName},
@@ -119,20 +121,21 @@ func unknownDataset(l *lab) {
 	}
 }
 
-var hostileNames = []string{"", "..", "../x", "/x", "x/", "x//y", "x/../y", "./x", "x\x00y", "x\ny", "x@y", "x#y", string(make([]byte, 300))}
+// The names hold a word that tells whether a place made something of them.
+const hostile = "cairnhostile"
+
+var hostileNames = []string{"", "..", "../" + hostile, "/" + hostile, hostile + "/", hostile + "//y", "x/../" + hostile, "./" + hostile,
+	hostile + "\x00y", hostile + "\ny", hostile + "@y", hostile + "#y", hostile + string(make([]byte, 300))}
 
 func hostileName(l *lab) {
-	before := l.names(cairn.Query{Filter: cairn.All})
 	id := cairn.VersionID{Name: "@a", GUID: 1}
-	p := history()[0]
-	ds, _ := l.dataset("d", 1)
-	before = append(before, ds)
+	ds, points := l.dataset("d", 1)
 	for _, name := range hostileNames {
 		for _, c := range append(l.versionCalls(name, id, cairn.VersionID{Name: "@b", GUID: 2}), l.datasetCalls(name)...) {
 			l.want(fmt.Sprintf("%s of %q", c.name, name), c.do(l.ctx), cairn.KindInvalid, cairn.KindNotFound)
 		}
 		if l.Receiver != nil {
-			_, err := l.receive(l.encode(name, nil, p, nil))
+			_, err := l.receive(l.encode(name, nil, points[0], nil))
 			l.want(fmt.Sprintf("receive into %q", name), err, cairn.KindInvalid)
 		}
 		if l.Renames != nil {
@@ -143,10 +146,36 @@ func hostileName(l *lab) {
 		}
 	}
 	for _, n := range l.names(cairn.Query{Filter: cairn.All}) {
-		if !slices.Contains(before, n) && n != l.folder && n != l.fixture.Prefix {
+		if strings.Contains(n, hostile) {
 			l.fail("calls with hostile names made %q", n)
 		}
 	}
+	l.wantContent(ds, points...)
+}
+
+func hostileVersion(l *lab) {
+	ds, points := l.dataset("d", 1)
+	for _, name := range []string{"", "@", "#", "x", "@a/b", "@a@b", "@..", "@a\x00", "@\n", "@" + string(make([]byte, 300))} {
+		if l.Snapshots != nil {
+			got, err := l.Snapshots.Snapshot(l.ctx, name, []string{ds}, false)
+			if err == nil && len(got) == 1 {
+				err = got[0].Err
+			}
+			l.want(fmt.Sprintf("snapshot %q", name), err, cairn.KindInvalid)
+		}
+		if l.Bookmarks != nil {
+			_, err := l.Bookmarks.Bookmark(l.ctx, ds, points[0].VersionID, strings.Replace(name, "@", "#", 1), false)
+			l.want(fmt.Sprintf("bookmark %q", name), err, cairn.KindInvalid)
+		}
+		if l.Receiver != nil {
+			e := l.encode(ds, &points[0], points[0].next("@b", 1), nil)
+			e.header.To.Name = name
+			if _, err := l.receive(e); err == nil {
+				l.fail("a version named %q was received", name)
+			}
+		}
+	}
+	l.wantVersions(ds, "after hostile names of versions", "@a")
 }
 
 func contextEnded(l *lab) {

@@ -16,6 +16,7 @@ var receiveRules = []Rule{
 	{Name: "receive-full", Says: "a received version keeps name, GUID, time and content, and its dataset is sealed", Needs: receiveNeeds, run: receiveFull},
 	{Name: "receive-incremental", Says: "an incremental stream adds a version and leaves the old ones as they were", Needs: receiveNeeds, run: receiveIncremental},
 	{Name: "receive-below", Says: "a dataset is created below parents that do not exist", Needs: receiveNeeds, run: receiveBelow},
+	{Name: "receive-tail", Says: "a volume whose size is no multiple of 4 KiB is received, read and compared to its last byte", Needs: receiveNeeds, run: receiveTail},
 	{Name: "receive-eof", Says: "a body is read to EOF, also past the format's end, and bytes after it are KindCorrupt", Needs: receiveNeeds, run: receiveEOF},
 	{Name: "receive-cut", Says: "a stream that ends early makes nothing visible and leaves old versions as they were", Needs: receiveNeeds, run: receiveCut},
 	{Name: "receive-unseen", Says: "nothing of a version is visible before its receive has committed", Needs: receiveNeeds, run: receiveUnseen},
@@ -64,6 +65,20 @@ func receiveBelow(l *lab) {
 	ds, points := l.replica("x/y/z", 1)
 	l.wantVersions(ds, "after a receive", "@a")
 	l.wantContent(ds, points[0])
+}
+
+func receiveTail(l *lab) {
+	ds := l.name("d")
+	a := newPoint("@a", noise("tail", size+512))
+	b := a.next("@b", 3, 67)
+	l.receiveAll(ds, []point{a, b})
+	l.wantContent(ds, a, b)
+	if l.Changes != nil {
+		l.wantChanged(ds, a.VersionID, b.VersionID, a.content, b.content)
+	}
+	if row := l.list(ds); row.Dataset.Size != size+512 || row.Versions[1].Size != size+512 {
+		l.fail("%d bytes are listed as %+v", size+512, row)
+	}
 }
 
 func receiveEOF(l *lab) {

@@ -10,6 +10,9 @@ var resumeRules = []Rule{
 	{Name: "resume", Says: "what arrived of a cut stream is kept, and the rest completes it", Needs: receiveNeeds, run: resume},
 	{Name: "resume-increment", Says: "a cut increment is resumed onto its base", Needs: receiveNeeds, run: resumeIncrement},
 	{Name: "resume-wrong", Says: "a stream that goes on from another place than the partial receive is refused and the partial stays", Needs: receiveNeeds, run: resumeWrong},
+	{Name: "resume-restart", Says: "after a cut, a stream of another version owes nothing to what had arrived, or is refused until the abort", Needs: receiveNeeds, run: resumeRestart},
+	{Name: "resume-pins", Says: "the base of a cut increment is not destroyed before it is completed or given up", Needs: append(receiveNeeds, "destroy"), run: resumePins},
+	{Name: "abort-full", Says: "after the abort of a first receive another version can be received, and owes nothing to what had arrived", Needs: receiveNeeds, run: abortFull},
 	{Name: "abort", Says: "abort gives a cut receive up, twice as well as once, and the stream can be sent from its beginning", Needs: receiveNeeds, run: abort},
 	{Name: "abort-nothing", Says: "without a cut receive abort does nothing", Needs: receiveNeeds, run: abortNothing},
 }
@@ -114,4 +117,50 @@ func abortNothing(l *lab) {
 	l.ok("abort", l.Receiver.Abort(l.ctx, ds))
 	l.wantVersions(ds, "after abort", "@a", "@b")
 	l.wantContent(ds, points[:2]...)
+}
+
+// sparse is a version of a big volume with little in it: what a stream does not
+// cover has to read as zeroes, whatever had arrived before.
+func sparse(name string) point {
+	content := make([]byte, big+512)
+	copy(content[1<<20:], noise(name, size))
+	return newPoint(name, content)
+}
+
+func resumeRestart(l *lab) {
+	ds, other := l.name("d"), sparse("@b")
+	p := l.partial(ds, nil, newPoint("@a", noise("gone", big+512)))
+	_, err := l.receive(l.encode(ds, nil, other, nil))
+	if err != nil {
+		l.want("another version from its beginning", err, cairn.KindBusy, cairn.KindConflict)
+		if left := l.list(ds).Partial; left == nil || left.To != p.To {
+			l.fail("a stream that was refused made the place forget its partial: %+v", left)
+		}
+		l.ok("abort", l.Receiver.Abort(l.ctx, ds))
+		_, err = l.receive(l.encode(ds, nil, other, nil))
+		l.ok("receive another version after the abort", err)
+	}
+	l.wantVersions(ds, "after it", "@b")
+	l.wantContent(ds, other)
+}
+
+func abortFull(l *lab) {
+	ds, other := l.name("d"), sparse("@b")
+	l.partial(ds, nil, newPoint("@a", noise("gone", big+512)))
+	l.ok("abort", l.Receiver.Abort(l.ctx, ds))
+	if got := l.versions(ds); len(got) > 0 {
+		l.fail("after abort there are versions %v", got)
+	}
+	_, err := l.receive(l.encode(ds, nil, other, nil))
+	l.ok("receive another version", err)
+	l.wantContent(ds, other)
+}
+
+func resumePins(l *lab) {
+	ds := l.name("d")
+	base, next := l.bigBase(ds)
+	p := l.partial(ds, &base, next)
+	l.want("destroy of the base of a cut increment", l.destroyOne(ds, base.VersionID), cairn.KindBusy)
+	l.complete(ds, &base, next, p)
+	l.ok("destroy of the base of a completed one", l.destroyOne(ds, base.VersionID))
 }

@@ -18,6 +18,7 @@ var volumeRules = []Rule{
 	{Name: "rename", Says: "a rename keeps identity, versions and content, and never takes a name that is there", Needs: []cairn.Ability{"list", "rename"}, run: rename},
 	{Name: "seal", Says: "a sealed head takes no writes, an unsealed one does", Needs: []cairn.Ability{"list", "seal"}, Write: true, run: seal},
 	{Name: "verify", Says: "verify claims no more than there is and finds sound data sound", Needs: []cairn.Ability{"list", "verify"}, run: verify},
+	{Name: "damage", Says: "a changed byte in storage is found by verify, fails reads with KindDamaged or KindCorrupt, and ends streams without EOF", Needs: []cairn.Ability{"list", "verify", "blocks", "send"}, Damage: true, run: damage},
 	{Name: "estimate", Says: "estimates come one per step, in order, and tell full from incremental", Needs: []cairn.Ability{"list", "estimate"}, run: estimate},
 }
 
@@ -227,6 +228,35 @@ func verify(l *lab) {
 	if all.Checked+all.Unchecked <= 0 || all.Checked > 4*size {
 		l.fail("three versions and a head of %d bytes: %+v", size, all)
 	}
+}
+
+func damage(l *lab) {
+	ds, points := l.dataset("d", 3)
+	const off = cairn.BlockSize // changed in @b: the old block is stored for @a alone
+	l.ok("damage", l.fixture.Damage(l.ctx, ds, points[0].VersionID, off))
+	c, err := l.Verifies.Verify(l.ctx, ds, points[0].VersionID)
+	l.ok("verify", err)
+	if !slices.ContainsFunc(c.Damaged, func(e cairn.Extent) bool { return e.Offset <= off && off < e.End() }) {
+		l.fail("verify does not find the damage: %+v", c)
+	}
+	r, err := l.Blocks.OpenVersion(l.ctx, ds, points[0].VersionID)
+	l.ok("open", err)
+	defer r.Close()
+	l.want("read of a damaged block", r.ReadAt(l.ctx, make([]byte, cairn.BlockSize), off), cairn.KindDamaged, cairn.KindCorrupt)
+	p := make([]byte, cairn.BlockSize)
+	l.ok("read of a sound block", r.ReadAt(l.ctx, p, 0))
+	if !bytes.Equal(p, points[0].content[:cairn.BlockSize]) {
+		l.fail("a sound block reads something else")
+	}
+	s, err := l.Sender.Send(l.ctx, cairn.Step{Dataset: ds, To: points[0].VersionID}, []cairn.Format{cairn.FormatBlocks})
+	if err == nil {
+		_, _, err = apply(s.Body, nil)
+		s.Body.Close()
+	}
+	if err == nil {
+		l.fail("a damaged version was sent as if it were sound")
+	}
+	l.wantContent(ds, points[1], points[2])
 }
 
 func estimate(l *lab) {
