@@ -46,7 +46,7 @@ func (e *plainError) Unwrap() error { return e.kind }
 // EncodeError writes an error body; the daemon's side of the protocol.
 func EncodeError(w io.Writer, err error) error {
 	body := &wireError{Kind: cairn.KindOf(err), Word: cairn.KindOf(err).String()}
-	if e, ok := err.(*cairn.Error); ok {
+	if e, ok := err.(*cairn.Error); ok { //nolint:errorlint // only the outermost has parts; text around it is part of the message
 		body.Op, body.Subject, body.Place, body.Hint = e.Op, e.Subject, e.Place, e.Hint
 		if e.Err != nil {
 			body.Cause = e.Err.Error()

@@ -24,12 +24,12 @@ func (p *program) daemonCommand() *cobra.Command {
 			if err != nil {
 				return p.listProblems(err)
 			}
-			log, err := logging.Open(cfg.LogOutlets(), logging.Options{Stdout: p.out, Color: logging.AllowColor(isTerminal(p.out), os.Getenv)})
+			outlets, err := logging.Open(cfg.LogOutlets(), logging.Options{Stdout: p.out, Color: logging.AllowColor(isTerminal(p.out), os.Getenv)})
 			if err != nil {
 				return err
 			}
-			err = daemon.Run(ctx, daemon.Options{Config: cfg, Logger: log.Logger()})
-			if closed := log.Close(); err == nil {
+			err = daemon.Run(ctx, daemon.Options{Config: cfg, Logger: outlets.Logger()})
+			if closed := outlets.Close(); err == nil {
 				err = closed
 			}
 			return err
