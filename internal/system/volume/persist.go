@@ -131,9 +131,11 @@ func (v *Volume) region(m run) run {
 // it is in doubt.
 func (v *Volume) preserve(recs []segment.Record) error {
 	batch, err := v.append(recs)
-	if err != nil && v.current != nil && v.current.open.Length() > 0 && !errors.Is(err, errAppend) {
+	if err != nil && !errors.Is(err, errAppend) {
 		v.o.Log.Warn("sync of a segment failed, its last batch is written anew", "volume", v.o.Name, "segment", v.current.rec.ID, "error", err)
-		v.current = nil
+		if err := v.abandonCurrent(); err != nil {
+			return err
+		}
 		batch, err = v.append(recs)
 	}
 	if err != nil {
@@ -147,6 +149,25 @@ func (v *Volume) preserve(recs []segment.Record) error {
 		v.dirty.Set(r.First, r.Count)
 	}
 	return nil
+}
+
+// abandonCurrent ends the segment whose sync failed at the length known durable,
+// on record: no recovery may find the batch in doubt that lies behind it.
+func (v *Volume) abandonCurrent() error {
+	x := v.current
+	if x.open.Length() > 0 {
+		return v.sealCurrent()
+	}
+	err := v.commit("abandon segment", func(*catalog.State, *catalog.Head) catalog.Edit {
+		return catalog.Edit{GoneSegments: []uint64{x.rec.ID}}
+	})
+	if err != nil {
+		return err
+	}
+	v.current = nil
+	err = v.stack.drop([]uint64{x.rec.ID})
+	v.remove(numbered(segPrefix, x.rec.ID))
+	return err
 }
 
 // errAppend marks errors after which the same segment can go on.
@@ -163,7 +184,11 @@ func (v *Volume) append(recs []segment.Record) (segment.Batch, error) {
 	if v.o.Faults.has(FaultSkipSegmentSync) {
 		return batch, nil
 	}
-	return batch, v.current.open.Sync()
+	err = v.current.open.Sync()
+	if err != nil {
+		v.current.open.CutBack()
+	}
+	return batch, err
 }
 
 // needSegment begins a segment when there is none with room.
@@ -203,11 +228,14 @@ func (v *Volume) needSegment() error {
 // its index file. Callers hold persist.
 func (v *Volume) sealCurrent() error {
 	x := v.current
-	v.current = nil
 	if x == nil || x.open.Length() == 0 {
 		return nil
 	}
-	return v.seal(x)
+	if err := v.seal(x); err != nil {
+		return err
+	}
+	v.current = nil
+	return nil
 }
 
 // seal writes the index of a segment that takes no more blocks.

@@ -50,9 +50,43 @@ func put(p *volume.Place) func(context.Context, string, int64, []byte) error {
 }
 
 func TestPlaceConforms(t *testing.T) {
-	p := openPlace(t, volume.PlaceOptions{})
+	dir := t.TempDir()
+	p := openPlace(t, volume.PlaceOptions{Dir: dir})
 	endpointtest.Run(t, check.Fixture{Endpoint: p.Endpoint(), Remove: p.DestroyVolume, Write: put(p),
+		Damage: func(ctx context.Context, name string, id cairn.VersionID, off int64) error {
+			return spoil(ctx, p, filepath.Join(dir, name, "+store"), name, id, off)
+		},
 		Create: func(ctx context.Context, name string, size int64) error { return p.Create(ctx, name, size, "test") }}, endpointtest.Options{Offered: true})
+}
+
+// spoil changes a byte of a preserved block: it looks for the block's content in
+// the segments.
+func spoil(ctx context.Context, p *volume.Place, store, name string, id cairn.VersionID, off int64) error {
+	r, err := p.Endpoint().Blocks.OpenVersion(ctx, name, id)
+	if err != nil {
+		return err
+	}
+	block := make([]byte, cairn.BlockSize)
+	if err := errors.Join(r.ReadAt(ctx, block, off), r.Close()); err != nil {
+		return err
+	}
+	files, err := filepath.Glob(filepath.Join(store, "seg-*"))
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		for at := 0; at < len(data); at += cairn.BlockSize {
+			if bytes.Equal(data[at:at+cairn.BlockSize], block) {
+				data[at+100] ^= 1
+				return os.WriteFile(file, data, 0o600)
+			}
+		}
+	}
+	return errors.New("the block is in no segment")
 }
 
 func listNames(t *testing.T, ep *cairn.Endpoint) []string {

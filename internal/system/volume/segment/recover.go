@@ -27,6 +27,11 @@ func Recover(f blockio.File, id Identity, known int64) (Recovered, error) {
 	if err != nil {
 		return Recovered{}, err
 	}
+	return recoverTo(f, id, known, size)
+}
+
+// recoverTo is Recover of the first size bytes.
+func recoverTo(f blockio.File, id Identity, known, size int64) (Recovered, error) {
 	r := Recovered{Segment: New(f, id)}
 	heads, bad := walk(f, id, size)
 	for _, h := range heads {

@@ -47,6 +47,11 @@ func (s *Segment) ID() uint64 { return s.id.Segment }
 // Length is the file's size in bytes, with all that was appended.
 func (s *Segment) Length() int64 { return s.end }
 
+// CutBack forgets what was appended since the last good sync: after a failed one
+// that is in doubt for good, though reads may still show it. The next batch is
+// written over it.
+func (s *Segment) CutBack() { s.end = s.known }
+
 // Epoch is the highest epoch of its batches.
 func (s *Segment) Epoch() uint64 { return s.epoch }
 
@@ -211,7 +216,7 @@ func OpenSealed(f, idx blockio.File, id Identity, length int64, epoch uint64) (*
 			return &Segment{id: id, file: f, end: length, known: length, epoch: epoch, index: x}, nil
 		}
 	}
-	r, err := Recover(f, id, length)
+	r, err := recoverTo(f, id, length, length)
 	return r.Segment, err
 }
 
