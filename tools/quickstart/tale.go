@@ -171,7 +171,7 @@ func (t *story) protect(ctx context.Context) (err error) {
 	if t.writer, err = startWriter(ctx, t.path(socket), volume, t.blocks); err != nil {
 		return err
 	}
-	if err := t.wait(ctx, 10*time.Second); err != nil {
+	if err := t.wait(ctx, 6*time.Second); err != nil {
 		return err
 	}
 	before := t.writer.writes()
@@ -204,7 +204,7 @@ func (t *story) protect(ctx context.Context) (err error) {
 	return err
 }
 
-// waitForIncrements lets the writer write on for ten seconds, on a busy machine for
+// waitForIncrements lets the writer write on for eight seconds, on a busy machine for
 // as long as it takes to replicate a few increments.
 func (t *story) waitForIncrements(ctx context.Context) error {
 	begin := time.Now()
@@ -214,7 +214,7 @@ func (t *story) waitForIncrements(ctx context.Context) error {
 		}
 		increments, _, _, err := t.costs(ctx)
 		waited := time.Since(begin)
-		if err != nil || waited > patience || waited > 10*time.Second && increments >= enough {
+		if err != nil || waited > patience || waited > 8*time.Second && increments >= enough {
 			return err
 		}
 	}
