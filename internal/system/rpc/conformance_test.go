@@ -19,7 +19,10 @@ import (
 func fixture(p *memory.Place, ep *cairn.Endpoint, prefix string) check.Fixture {
 	return check.Fixture{Endpoint: ep,
 		Create: func(_ context.Context, ds string, size int64) error { return p.Create(prefix+ds, size) },
-		Write:  func(_ context.Context, ds string, off int64, b []byte) error { return p.Write(prefix+ds, off, b) }}
+		Write:  func(_ context.Context, ds string, off int64, b []byte) error { return p.Write(prefix+ds, off, b) },
+		Damage: func(_ context.Context, ds string, id cairn.VersionID, off int64) error {
+			return p.Damage(prefix+ds, id.Name, off)
+		}}
 }
 
 // A remote endpoint keeps every promise of the one it stands for, over every
