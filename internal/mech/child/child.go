@@ -85,7 +85,7 @@ func Start(ctx context.Context, o Options) (*Child, error) {
 		err = c.cmd.Start()
 	}
 	for _, f := range theirs {
-		f.Close()
+		_ = f.Close() // the program has its own by now
 	}
 	if err != nil {
 		c.closePipes()
@@ -151,7 +151,7 @@ func (c *Child) pipes() (theirs []*os.File, err error) {
 func (c *Child) closePipes() {
 	for _, f := range []*os.File{c.stdin, c.stdout, c.stderr} {
 		if f != nil {
-			f.Close()
+			_ = f.Close() // nothing is buffered in them, and the second close fails
 		}
 	}
 }

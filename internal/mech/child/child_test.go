@@ -26,7 +26,7 @@ func shell(script string) child.Options {
 	return child.Options{Path: "/bin/sh", Args: []string{"-c", script}, AfterTerm: grace, AfterKill: 10 * grace, AfterClose: grace}
 }
 
-func start(t *testing.T, ctx context.Context, o child.Options) *child.Child {
+func start(ctx context.Context, t *testing.T, o child.Options) *child.Child {
 	t.Helper()
 	c, err := child.Start(ctx, o)
 	if err != nil {
@@ -53,7 +53,7 @@ func TestPipesAndStatus(t *testing.T) {
 	o.In, o.Out, o.Dir, o.Env = true, true, dir, []string{"EXTRA=1"}
 	t.Setenv("LANG", "de_DE.UTF-8")
 	t.Setenv("LC_NUMERIC", "de_DE.UTF-8")
-	c := start(t, t.Context(), o)
+	c := start(t.Context(), t, o)
 	go func() {
 		_, _ = c.Stdin().Write([]byte("hello\n"))
 		c.Stdin().Close()
@@ -76,7 +76,7 @@ func TestPipesAndStatus(t *testing.T) {
 }
 
 func TestFailureQuotesTheEndOfStandardError(t *testing.T) {
-	c := start(t, t.Context(), shell("i=0; while [ $i -lt 3000 ]; do echo 'noise noise noise' >&2; i=$((i+1)); done; echo 'cannot open tank: no such pool' >&2; exit 3"))
+	c := start(t.Context(), t, shell("i=0; while [ $i -lt 3000 ]; do echo 'noise noise noise' >&2; i=$((i+1)); done; echo 'cannot open tank: no such pool' >&2; exit 3"))
 	err := c.Wait()
 	if err == nil || !strings.HasSuffix(err.Error(), "cannot open tank: no such pool") || !strings.Contains(err.Error(), "exit status 3") {
 		t.Errorf("%v", err)
@@ -142,7 +142,7 @@ func TestCancelEndsIt(t *testing.T) {
 			if c.least == 0 {
 				o.AfterTerm = time.Minute // TERM has to do
 			}
-			ch := start(t, ctx, o)
+			ch := start(ctx, t, o)
 			if _, err := io.ReadFull(ch.Stdout(), make([]byte, len("ready\n"))); err != nil {
 				t.Fatal(err)
 			}
@@ -171,7 +171,7 @@ func TestBlockedWriteEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	o := shell("sleep 1000")
 	o.In = true
-	c := start(t, ctx, o)
+	c := start(ctx, t, o)
 	wrote := make(chan error, 1)
 	go func() {
 		_, err := io.Copy(c.Stdin(), neverEnding{})
@@ -200,7 +200,7 @@ func (neverEnding) Read(p []byte) (int, error) { return len(p), nil }
 func TestGrandchildDoesNotHoldUs(t *testing.T) {
 	o := shell("sleep 1000 >/dev/null & echo $!")
 	o.Out = true
-	c := start(t, t.Context(), o)
+	c := start(t.Context(), t, o)
 	line := make([]byte, 16)
 	n, err := c.Stdout().Read(line)
 	if err != nil {
@@ -226,7 +226,7 @@ func TestUsageIsProgress(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
 		defer cancel()
 		p := &watchdog.Progress{}
-		_ = start(t, watchdog.With(ctx, p), shell(script)).Wait()
+		_ = start(watchdog.With(ctx, p), t, shell(script)).Wait()
 		return p.Report()
 	}
 	idle := make(chan watchdog.Report)
@@ -244,7 +244,7 @@ func TestUsageIsProgress(t *testing.T) {
 func TestWatchdogEndsAStandingChild(t *testing.T) {
 	err, abandoned := watchdog.Run(t.Context(), &watchdog.Progress{}, watchdog.Options{Op: "send", Subject: "tank/home", Limit: 200 * time.Millisecond, Grace: 5 * time.Second},
 		func(ctx context.Context) error {
-			return start(t, ctx, shell("trap '' TERM; while :; do sleep 1; done")).Wait()
+			return start(ctx, t, shell("trap '' TERM; while :; do sleep 1; done")).Wait()
 		})
 	if abandoned || !errors.Is(err, cairn.KindStuck) {
 		t.Errorf("%v, abandoned %v", err, abandoned)
@@ -258,7 +258,7 @@ func TestAbandoned(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		o := shell("trap '' TERM; echo ready; while :; do sleep 1; done")
 		o.Out, o.AfterTerm, o.AfterKill, o.AfterClose = true, 1, 1, 1 // no program is that fast
-		c := start(t, ctx, o)
+		c := start(ctx, t, o)
 		if _, err := c.Stdout().Read(make([]byte, 16)); err != nil {
 			t.Fatal(err)
 		}

@@ -93,7 +93,7 @@ func (b *below) up(full string) string {
 // clean takes the prefix out of the names in an error; what is wrapped in another
 // way than an *Error stays as it is, so that no cause gets lost.
 func (b *below) clean(err error) error {
-	e, ok := err.(*cairn.Error)
+	e, ok := err.(*cairn.Error) //nolint:errorlint // only the outermost: see above
 	if !ok {
 		return err
 	}
@@ -169,7 +169,7 @@ func (b *below) Send(ctx context.Context, step cairn.Step, accept []cairn.Format
 func (b *below) Receive(ctx context.Context, s *cairn.Stream, o cairn.ReceiveOptions) (r cairn.Received, err error) {
 	full, err := b.down(s.Header.Dataset)
 	if err != nil {
-		s.Body.Close()
+		_ = s.Body.Close() // what was refused was not read
 		return cairn.Received{}, err
 	}
 	in := *s

@@ -37,6 +37,10 @@ type lab struct {
 // fail ends the rule.
 func (l *lab) fail(format string, args ...any) { panic(failure(fmt.Sprintf(format, args...))) }
 
+// close releases what a rule has opened. A stream that was broken off may say so
+// again.
+func (l *lab) close(c io.Closer) { _ = c.Close() }
+
 func (l *lab) ok(what string, err error) {
 	if err != nil {
 		l.fail("%s: %v", what, err)
@@ -248,7 +252,7 @@ func (l *lab) read(ds string, id cairn.VersionID) []byte {
 	}
 	r, err := l.Blocks.OpenVersion(l.ctx, ds, id)
 	l.ok("open "+ds+id.Name, err)
-	defer r.Close()
+	defer l.close(r)
 	p := make([]byte, r.Size())
 	l.ok("read "+ds+id.Name, r.ReadAt(l.ctx, p, 0))
 	return p
@@ -287,7 +291,7 @@ func (l *lab) send(step cairn.Step) *cairn.Stream {
 // sent applies a whole stream to base (nil: zeroes) and returns the content.
 func (l *lab) sent(step cairn.Step, base []byte) []byte {
 	s := l.send(step)
-	defer s.Body.Close()
+	defer l.close(s.Body)
 	content, _, err := apply(s.Body, base)
 	l.ok("read the stream of "+step.Dataset+step.To.Name, err)
 	return content
@@ -303,7 +307,7 @@ func apply(r io.Reader, base []byte) ([]byte, blocks.Counts, error) {
 	copy(content, base)
 	for {
 		rec, err := in.Next()
-		if err == io.EOF {
+		if err == io.EOF { //nolint:errorlint // only EOF itself vouches for the stream
 			return content, in.Counts(), nil
 		}
 		if err != nil {

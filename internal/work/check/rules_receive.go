@@ -203,7 +203,7 @@ func receiveCancel(l *lab) {
 	ctx, cancel := context.WithCancel(l.ctx)
 	defer cancel()
 	b, done := l.hangingReceive(ctx, l.encode(ds, &points[0], points[1], nil), 20)
-	defer b.Close()
+	defer l.close(b)
 	cancel()
 	select {
 	case err := <-done:

@@ -27,7 +27,7 @@ var sendRules = []Rule{
 func sendFull(l *lab) {
 	ds, points := l.dataset("d", 2)
 	s := l.send(cairn.Step{Dataset: ds, To: points[1].VersionID})
-	defer s.Body.Close()
+	defer l.close(s.Body)
 	if h := s.Header; h.Format != cairn.FormatBlocks || h.Dataset != ds || h.To.VersionID != points[1].VersionID || !h.From.IsZero() ||
 		h.Volume != size || h.Resume != 0 || h.Kind != cairn.KindVolume || h.To.Created.IsZero() {
 		l.fail("the header is %+v", h)
@@ -41,7 +41,7 @@ func sendFull(l *lab) {
 
 func (l *lab) wantIncrement(ds string, from cairn.VersionID, base, to point) {
 	s := l.send(cairn.Step{Dataset: ds, From: from, To: to.VersionID})
-	defer s.Body.Close()
+	defer l.close(s.Body)
 	if s.Header.From != from {
 		l.fail("the header says from %+v, want %+v", s.Header.From, from)
 	}
@@ -73,7 +73,7 @@ func sendFormat(l *lab) {
 	for _, accept := range [][]cairn.Format{nil, {"no-such-format/1"}} {
 		s, err := l.Sender.Send(l.ctx, cairn.Step{Dataset: ds, To: points[0].VersionID}, accept)
 		if err == nil {
-			s.Body.Close()
+			l.close(s.Body)
 		}
 		l.want("send in no known format", err, cairn.KindUnsupported)
 	}
@@ -85,7 +85,7 @@ func sendMissing(l *lab) {
 	for _, step := range []cairn.Step{{Dataset: ds, To: never}, {Dataset: ds, From: never, To: points[0].VersionID}} {
 		s, err := l.Sender.Send(l.ctx, step, []cairn.Format{cairn.FormatBlocks})
 		if err == nil {
-			s.Body.Close()
+			l.close(s.Body)
 		}
 		l.want("send of a version that is not there", err, cairn.KindNotFound)
 	}
@@ -113,7 +113,7 @@ func sendResume(l *lab) {
 	got, token := l.head(step, 9<<20)
 	step.Resume = token
 	s := l.send(step)
-	defer s.Body.Close()
+	defer l.close(s.Body)
 	if s.Header.Resume <= 0 {
 		l.fail("a resumed stream begins at %d", s.Header.Resume)
 	}
@@ -132,7 +132,7 @@ func sendResume(l *lab) {
 // to its last point.
 func (l *lab) head(step cairn.Step, n int64) (content, token []byte) {
 	s := l.send(step)
-	defer s.Body.Close()
+	defer l.close(s.Body)
 	in, err := blocks.NewReader(s.Body, blocks.ReaderOptions{})
 	l.ok("read the stream", err)
 	content = make([]byte, in.Header().Size)
@@ -147,7 +147,7 @@ func (l *lab) head(step cairn.Step, n int64) (content, token []byte) {
 func (l *lab) drain(in *blocks.Reader, content []byte) {
 	for {
 		rec, err := in.Next()
-		if err == io.EOF {
+		if err == io.EOF { //nolint:errorlint // only EOF itself vouches for the stream
 			return
 		}
 		l.ok("read the resumed stream", err)
@@ -159,7 +159,7 @@ func (l *lab) drain(in *blocks.Reader, content []byte) {
 func sendHolds(l *lab) {
 	ds, points := l.dataset("d", 2)
 	s := l.send(cairn.Step{Dataset: ds, From: points[0].VersionID, To: points[1].VersionID})
-	defer s.Body.Close()
+	defer l.close(s.Body)
 	l.want("destroy of a version that is being sent", l.destroyOne(ds, points[1].VersionID), cairn.KindBusy)
 	content, _, err := apply(s.Body, points[0].content)
 	l.ok("read the stream", err)
@@ -191,7 +191,7 @@ func sendCancel(l *lab) {
 	defer cancel()
 	s, err := l.Sender.Send(ctx, cairn.Step{Dataset: ds, To: p.VersionID}, []cairn.Format{cairn.FormatBlocks})
 	l.ok("send", err)
-	defer s.Body.Close()
+	defer l.close(s.Body)
 	_, err = io.ReadFull(s.Body, make([]byte, 100<<10))
 	l.ok("read the stream", err)
 	cancel()

@@ -26,7 +26,7 @@ func readBlocks(l *lab) {
 	ds, points := l.dataset("d", 2)
 	r, err := l.Blocks.OpenVersion(l.ctx, ds, points[0].VersionID)
 	l.ok("open", err)
-	defer r.Close()
+	defer l.close(r)
 	if r.Size() != size {
 		l.fail("size %d, want %d", r.Size(), size)
 	}
@@ -65,7 +65,7 @@ func blocksHold(l *lab) {
 	ds, points := l.dataset("d", 2)
 	r, err := l.Blocks.OpenVersion(l.ctx, ds, points[0].VersionID)
 	l.ok("open", err)
-	defer r.Close()
+	defer l.close(r)
 	l.want("destroy of a snapshot that is open", l.destroyOne(ds, points[0].VersionID), cairn.KindBusy)
 	p := make([]byte, size)
 	l.ok("read", r.ReadAt(l.ctx, p, 0))
@@ -241,7 +241,7 @@ func damage(l *lab) {
 	}
 	r, err := l.Blocks.OpenVersion(l.ctx, ds, points[0].VersionID)
 	l.ok("open", err)
-	defer r.Close()
+	defer l.close(r)
 	l.want("read of a damaged block", r.ReadAt(l.ctx, make([]byte, cairn.BlockSize), off), cairn.KindDamaged, cairn.KindCorrupt)
 	p := make([]byte, cairn.BlockSize)
 	l.ok("read of a sound block", r.ReadAt(l.ctx, p, 0))
@@ -251,7 +251,7 @@ func damage(l *lab) {
 	s, err := l.Sender.Send(l.ctx, cairn.Step{Dataset: ds, To: points[0].VersionID}, []cairn.Format{cairn.FormatBlocks})
 	if err == nil {
 		_, _, err = apply(s.Body, nil)
-		s.Body.Close()
+		l.close(s.Body)
 	}
 	if err == nil {
 		l.fail("a damaged version was sent as if it were sound")
