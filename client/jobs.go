@@ -45,6 +45,7 @@ type Verb struct {
 type Step struct {
 	Verb     string    `json:"verb"` // capture, replicate or prune
 	Dataset  string    `json:"dataset"`
+	Place    string    `json:"place,omitempty"` // where, when that is not here
 	From     string    `json:"from,omitempty"`
 	To       string    `json:"to,omitempty"`
 	State    string    `json:"state"`
@@ -52,7 +53,7 @@ type Step struct {
 	Ended    time.Time `json:"ended,omitzero"`
 	Expected int64     `json:"expected,omitempty"` // bytes, -1 unknown
 	Moved    int64     `json:"moved,omitempty"`    // bytes
-	Resumed  int64     `json:"resumed,omitempty"`  // position the transfer went on from
+	Resumed  bool      `json:"resumed,omitempty"`  // the transfer went on where an earlier one was cut
 	Error    string    `json:"error,omitempty"`
 }
 

@@ -141,12 +141,12 @@ func stepLine(s client.Step) string {
 	if s.From != "" {
 		what = s.Dataset + " " + s.From + " → " + s.To
 	}
-	parts := []string{s.Verb, what, s.State}
+	parts := append([]string{s.Verb}, nonEmpty(at(s.Place), what, s.State)...)
 	if s.Moved > 0 || s.Verb == "replicate" {
 		parts = append(parts, size(s.Moved))
 	}
-	if s.Resumed > 0 {
-		parts = append(parts, "resumed at "+size(s.Resumed))
+	if s.Resumed {
+		parts = append(parts, "resumed")
 	}
 	if !s.Ended.IsZero() && !s.Started.IsZero() {
 		parts = append(parts, s.Ended.Sub(s.Started).Round(time.Millisecond).String())

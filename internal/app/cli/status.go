@@ -152,6 +152,7 @@ func jobLine(now time.Time, j client.Job) string {
 	}
 	if r := j.Last; r != nil {
 		text := fmt.Sprintf("last run %s %s ago", r.State, age(now, r.Ended))
+		text = strings.Replace(text, "now ago", "just now", 1)
 		parts = append(parts, strings.Join(nonEmpty(text, r.Error), ": "))
 	}
 	if !j.Next.IsZero() {

@@ -53,7 +53,9 @@ func (a *activity) verbs() []job.Verb {
 			job.Verb{Name: verbPrune, Always: true, Run: a.prunePair},
 			job.Verb{Name: verbLook, Always: true, Run: a.look})
 	case "snap", "sink":
-		verbs = append(verbs, job.Verb{Name: verbPrune, Always: true, Run: a.pruneHere})
+		if len(a.job.Pruning.Keep) > 0 {
+			verbs = append(verbs, job.Verb{Name: verbPrune, Always: true, Run: a.pruneHere})
+		}
 	}
 	return verbs
 }
@@ -269,12 +271,9 @@ func (a *activity) checkKeep(receiver *cairn.Endpoint) error {
 
 func replicationStep(dataset string, s replicate.StepReport) job.Step {
 	step := job.Step{Verb: verbReplicate, Dataset: dataset, From: s.From, To: s.To, Started: s.Began, Ended: s.Ended,
-		Expected: s.BytesExpected, Moved: s.BytesMoved, State: stepState(s.Error, s.ErrorKind), Failure: job.Failure{Error: s.Error, Kind: s.ErrorKind}}
+		Expected: s.BytesExpected, Moved: s.BytesMoved, Resumed: s.Resumed, State: stepState(s.Error, s.ErrorKind), Failure: job.Failure{Error: s.Error, Kind: s.ErrorKind}}
 	if s.Error == "" && s.Ended.IsZero() {
 		step.State = job.Running
-	}
-	if s.Resumed {
-		step.Resumed = 1
 	}
 	return step
 }
@@ -289,9 +288,9 @@ func joinClose(err error, ep *cairn.Endpoint) error {
 // prunePair prunes both sides. When the peer cannot be reached our own side is
 // pruned all the same: cursors and leases then say what the peer still needs.
 func (a *activity) prunePair(ctx context.Context, in job.Input) error {
-	return a.eachSide(ctx, in.Datasets, func(_ string, o prune.Options) error {
+	return a.eachSide(ctx, in.Datasets, func(place string, o prune.Options) error {
 		report, err := prune.Run(ctx, o)
-		recordPrune(in, report)
+		recordPrune(in, place, report)
 		return err
 	})
 }
@@ -336,7 +335,7 @@ func (a *activity) pruning(o prune.Options, names []string) prune.Options {
 // pruneHere prunes what a snap job captures or a sink holds.
 func (a *activity) pruneHere(ctx context.Context, in job.Input) error {
 	report, err := prune.Run(ctx, a.pruning(a.local(), in.Datasets))
-	recordPrune(in, report)
+	recordPrune(in, HereName, report)
 	return err
 }
 
@@ -353,13 +352,16 @@ func below(root string) cairn.Filter {
 	return cairn.Filter{{Name: root, Subtree: true, Keep: true}}
 }
 
-func recordPrune(in job.Input, report *prune.Report) {
+func recordPrune(in job.Input, place string, report *prune.Report) {
+	if place == HereName {
+		place = ""
+	}
 	for _, d := range report.Datasets {
 		for _, v := range d.Versions {
 			if !v.Done && v.Error == "" {
 				continue
 			}
-			s := job.Step{Verb: verbPrune, Dataset: d.Dataset, To: v.Name, State: stepState(v.Error, ""), Ended: time.Now(), Failure: job.Failure{Error: v.Error}}
+			s := job.Step{Verb: verbPrune, Dataset: d.Dataset, Place: place, To: v.Name, State: stepState(v.Error, ""), Ended: time.Now(), Failure: job.Failure{Error: v.Error}}
 			s.Started = s.Ended
 			in.Step(s)
 		}

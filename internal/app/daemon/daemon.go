@@ -120,7 +120,9 @@ func run(ctx context.Context, o Options, open func(ctx context.Context) (*Here, 
 		return err
 	}
 	defer func() { err = errors.Join(err, d.here.Close()) }()
-	d.declare(ctx)
+	if err := d.Rescan(ctx); err != nil {
+		return err
+	}
 	if err := d.makeUnits(); err != nil {
 		return errors.Join(err, d.closeHistories())
 	}

@@ -81,7 +81,7 @@ func describeRun(r job.Run) *client.Run {
 }
 
 func describeStep(s job.Step) client.Step {
-	return client.Step{Verb: s.Verb, Dataset: s.Dataset, From: s.From, To: s.To, State: string(s.State), Started: s.Started, Ended: s.Ended,
+	return client.Step{Verb: s.Verb, Dataset: s.Dataset, Place: s.Place, From: s.From, To: s.To, State: string(s.State), Started: s.Started, Ended: s.Ended,
 		Expected: s.Expected, Moved: s.Moved, Resumed: s.Resumed, Error: s.Error}
 }
 

@@ -66,6 +66,7 @@ type VerbRecord struct {
 type Step struct {
 	Verb     string    `json:"verb"`
 	Dataset  string    `json:"dataset"`
+	Place    string    `json:"place,omitempty"` // where, when that is not here
 	From     string    `json:"from,omitempty"`
 	To       string    `json:"to,omitempty"`
 	State    State     `json:"state"`
@@ -73,7 +74,7 @@ type Step struct {
 	Ended    time.Time `json:"ended,omitzero"`
 	Expected int64     `json:"expected,omitempty"` // bytes, -1 unknown
 	Moved    int64     `json:"moved,omitempty"`    // bytes
-	Resumed  int64     `json:"resumed,omitempty"`  // position the transfer went on from
+	Resumed  bool      `json:"resumed,omitempty"`  // the transfer went on where an earlier one was cut
 	Failure
 }
 
