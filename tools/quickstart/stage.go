@@ -70,10 +70,13 @@ func (s *stage) command(ctx context.Context, tool string, args ...string) *exec.
 	c.Dir = s.dir
 	c.Env = append(os.Environ(), "NO_COLOR=1", "LC_ALL=C.UTF-8")
 	c.SysProcAttr = isolated()
-	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) }
+	c.Cancel = func() error { return signalGroup(c, syscall.SIGTERM) }
 	c.WaitDelay = 10 * time.Second
 	return c
 }
+
+// signalGroup reaches whatever the command has started too.
+func signalGroup(c *exec.Cmd, s syscall.Signal) error { return syscall.Kill(-c.Process.Pid, s) }
 
 // run prints a command, runs it and returns its standard output.
 func (s *stage) run(ctx context.Context, tool string, args ...string) (string, error) {
@@ -181,13 +184,13 @@ func (s *stage) stop(name string) error {
 
 func (d *daemon) stop() error {
 	defer func() { _ = d.log.Close() }()
-	_ = d.cmd.Process.Signal(syscall.SIGTERM)
+	_ = signalGroup(d.cmd, syscall.SIGTERM) // it may have ended
 	select {
 	case <-d.ended:
 		return nil
 	case <-time.After(20 * time.Second):
 	}
-	_ = d.cmd.Process.Kill()
+	_ = signalGroup(d.cmd, syscall.SIGKILL)
 	<-d.ended
 	return fmt.Errorf("the daemon of %s did not end within 20 s of SIGTERM and was killed; its log is %s", d.name, d.log.Name())
 }
