@@ -12,8 +12,8 @@ import (
 // plans, running sends, open readers. There is one per place, shared by every
 // endpoint handed out. The zero value is ready.
 type Table struct {
-	mu    sync.Mutex // guards what follows
-	plans map[planKey][]cairn.VersionID
+	mu    sync.Mutex                               // guards what follows
+	plans map[string]map[planKey][]cairn.VersionID // by dataset: there may be ten thousand
 	uses  map[useKey]map[*use]struct{}
 	going map[useKey]int // calls that are destroying it: the exclusive lease
 }
@@ -46,14 +46,25 @@ func (t *Table) setPlan(key planKey, ids []cairn.VersionID) error {
 		}
 	}
 	if len(ids) == 0 {
-		delete(t.plans, key)
+		t.dropPlan(key)
 		return nil
 	}
 	if t.plans == nil {
-		t.plans = map[planKey][]cairn.VersionID{}
+		t.plans = map[string]map[planKey][]cairn.VersionID{}
 	}
-	t.plans[key] = slices.Clone(ids)
+	if t.plans[key.dataset] == nil {
+		t.plans[key.dataset] = map[planKey][]cairn.VersionID{}
+	}
+	t.plans[key.dataset][key] = slices.Clone(ids)
 	return nil
+}
+
+// dropPlan forgets one plan lease; mu is held.
+func (t *Table) dropPlan(key planKey) {
+	delete(t.plans[key.dataset], key)
+	if len(t.plans[key.dataset]) == 0 {
+		delete(t.plans, key.dataset)
+	}
 }
 
 func destroying(op, dataset string, id cairn.VersionID) error {
@@ -65,9 +76,11 @@ func (t *Table) end(s *session) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s.ended = true
-	for key := range t.plans {
-		if key.session == s {
-			delete(t.plans, key)
+	for _, plans := range t.plans {
+		for key := range plans {
+			if key.session == s {
+				t.dropPlan(key)
+			}
 		}
 	}
 }
@@ -145,8 +158,8 @@ func (t *Table) unclaim(keys []useKey) {
 // busy names who relies on the version; mu is held.
 func (t *Table) busy(op string, k useKey) error {
 	who := ""
-	for plan, ids := range t.plans {
-		if plan.dataset == k.dataset && slices.Contains(ids, k.id) {
+	for plan, ids := range t.plans[k.dataset] {
+		if slices.Contains(ids, k.id) {
 			who = fmt.Sprintf("leased by %s (%s)", plan.owner, cairn.PurposePlan)
 		}
 	}
@@ -164,10 +177,8 @@ func (t *Table) busy(op string, k useKey) error {
 func (t *Table) inUse(op, dataset string) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for plan, ids := range t.plans {
-		if plan.dataset == dataset {
-			return t.busy(op, useKey{dataset, ids[0]})
-		}
+	for _, ids := range t.plans[dataset] {
+		return t.busy(op, useKey{dataset, ids[0]})
 	}
 	for k := range t.uses {
 		if k.dataset == dataset {
@@ -182,9 +193,9 @@ func (t *Table) leases(dataset string, id cairn.VersionID) []cairn.Lease {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var out []cairn.Lease
-	for plan, ids := range t.plans {
+	for plan, ids := range t.plans[dataset] {
 		l := cairn.Lease{Owner: plan.owner, Purpose: cairn.PurposePlan}
-		if plan.dataset == dataset && slices.Contains(ids, id) && !slices.Contains(out, l) {
+		if slices.Contains(ids, id) && !slices.Contains(out, l) {
 			out = append(out, l)
 		}
 	}
