@@ -300,12 +300,23 @@ func TestNoWriteFailsWhileASnapshotMayBeGivenUp(t *testing.T) {
 	defer func() { closeVolume(t, v) }()
 	disk.SetCapacity(5 << 20)
 	first := cairn.Version{}
+	var reader *volume.Reader
 	for round := range 8 {
 		write(t, v, 0, fill(byte(round+1), 1<<20))
 		s := snap(t, v, fmt.Sprintf("@%d", round))
 		if round == 0 {
 			first = s
+			var err error
+			if reader, err = v.OpenVersion(ctx, s.VersionID); err != nil {
+				t.Fatal(err)
+			}
 		}
+	}
+	if err := reader.ReadAt(ctx, make([]byte, 4096), 0); !errors.Is(err, cairn.KindDegraded) {
+		t.Errorf("reading a snapshot that was given up: %v", err)
+	}
+	if err := reader.Close(); err != nil {
+		t.Fatal(err)
 	}
 	var snaps, marks int
 	for _, ver := range v.Listing("db", cairn.Want{Versions: true}).Versions {
@@ -320,6 +331,25 @@ func TestNoWriteFailsWhileASnapshotMayBeGivenUp(t *testing.T) {
 	}
 	if got := changed(t, v, cairn.VersionID{Name: "#0", GUID: first.GUID}, cairn.VersionID{}); len(got) != 256 {
 		t.Errorf("changed since the first: %d blocks", len(got))
+	}
+	disk.SetCapacity(1)
+	d := v.Device()
+	if err := d.WriteAt(ctx, fill(99, 1<<20), 0, 0); !errors.Is(err, cairn.KindSpace) {
+		t.Errorf("a write without room: %v", err)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	disk.SetCapacity(1 << 30)
+	kept := 0
+	for _, ver := range v.Listing("db", cairn.Want{Versions: true}).Versions {
+		if ver.IsSnapshot() {
+			kept++
+			readAll(t, v, ver.VersionID)
+		}
+	}
+	if kept != 2 {
+		t.Errorf("%d snapshots are left, want 2", kept)
 	}
 }
 
