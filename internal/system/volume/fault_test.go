@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"cairn"
 	"cairn/internal/system/volume"
@@ -385,4 +387,31 @@ func TestSequentialWritesAreMarkedAhead(t *testing.T) {
 		t.Errorf("%d blocks count as changed", n)
 	}
 	closeVolume(t, v)
+}
+
+// A volume that is told to block writes lets them wait for room.
+func TestWritesWaitForRoomWhenToldTo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := fakedisk.New()
+		if err := volume.Create(ctx, disk, volume.CreateOptions{Size: 1 << 20}); err != nil {
+			t.Fatal(err)
+		}
+		v := open(t, disk, volume.Options{OnFull: volume.BlockWrites})
+		write(t, v, 0, fill(1, 1<<20))
+		a := snap(t, v, "@a")
+		disk.SetCapacity(1)
+		go func() {
+			time.Sleep(time.Minute)
+			disk.SetCapacity(1 << 30)
+		}()
+		began := time.Now()
+		write(t, v, 0, fill(2, 4096))
+		if took := time.Since(began); took < time.Minute || took > 2*time.Minute {
+			t.Errorf("the write took %v", took)
+		}
+		if readAll(t, v, a.VersionID)[0] != 1 {
+			t.Error("the snapshot changed")
+		}
+		closeVolume(t, v)
+	})
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"cairn"
@@ -295,4 +296,28 @@ func TestForeignWritesMakeAnOriginUnverified(t *testing.T) {
 			t.Errorf("listed as %+v, %v", l.Dataset, err)
 		}
 	}
+}
+
+// After an unclean stop nothing can disprove foreign writes to a file: that is
+// said, and where continuity is strict it is not accepted.
+func TestUncleanStopOfAnAdoptedFile(t *testing.T) {
+	fsys, origin := newFS(t), originFile(t, fill(1, 1<<20))
+	if err := volume.Create(ctx, fsys, volume.CreateOptions{Origin: origin}); err != nil {
+		t.Fatal(err)
+	}
+	v := open(t, fsys, volume.Options{})
+	a := snap(t, v, "@a")
+	write(t, v, 4096, fill(2, 4096))
+	v = open(t, fsys, volume.Options{}) // without Close: the process was killed
+	if c := v.Continuity(); !strings.Contains(c, "unclean") || !strings.Contains(c, "assum") {
+		t.Errorf("continuity %q", c)
+	}
+	if got := changed(t, v, a.VersionID, cairn.VersionID{}); len(got) != 1 || !got[1] {
+		t.Errorf("changed %v", got)
+	}
+	v = open(t, fsys, volume.Options{Strict: true})
+	if _, err := v.Snapshot(ctx, "@b"); !errors.Is(err, cairn.KindUnverified) {
+		t.Errorf("strict: %v", err)
+	}
+	closeVolume(t, v)
 }
