@@ -115,34 +115,51 @@ func (r *listingRow) code(c *coder) {
 		c.fail()
 		return
 	}
-	names := names{text: make([]byte, 0, 32*n)}
+	names := names{text: make([]byte, 0, 32*n), ends: make([]int, 0, n)}
 	r.Versions = make([]cairn.Version, n)
 	before := &cairn.Version{Created: time.Unix(0, 0)}
 	for i := range r.Versions {
-		v := &r.Versions[i]
-		readVersion(c, v, before, &names)
+		if len(c.buf) < minRow {
+			c.fail()
+		}
 		if c.err != nil {
 			return
 		}
+		v := &r.Versions[i]
+		readVersion(c, v, before, &names)
 		before = v
 	}
 	names.give(r.Versions)
 }
 
+// readVersion cuts what every version has from a copy of the coder's slice: the
+// coder lies on the heap, and to move its pointer per field would cost more than
+// reading the field.
 func readVersion(c *coder, v, before *cairn.Version, names *names) {
-	head := c.take(1)
-	if head == nil || head[0]&^knownFlags != 0 {
+	p := c.buf
+	flags := p[0] // listingRow.code made sure that there is one
+	p = p[1:]
+	shared, n1 := binary.Uvarint(p)
+	rest, n2 := binary.Uvarint(p[max(n1, 0):])
+	p = p[max(n1, 0)+max(n2, 0):]
+	if flags&^knownFlags != 0 || n1 <= 0 || n2 <= 0 || rest > maxName || uint64(len(p)) < rest+8 || !names.add(shared, p[:rest]) {
 		c.fail()
 		return
 	}
-	names.read(c)
-	c.guid(&v.GUID)
-	order, sec, nanos := int64(0), int64(0), 0
-	c.int(&order)
-	c.int(&sec)
+	p = p[rest:]
+	v.GUID = cairn.GUID(binary.LittleEndian.Uint64(p))
+	p = p[8:]
+	order, n3 := binary.Varint(p)
+	sec, n4 := binary.Varint(p[max(n3, 0):])
+	if n3 <= 0 || n4 <= 0 {
+		c.fail()
+		return
+	}
+	c.buf = p[n3+n4:]
 	v.Order = before.Order + uint64(order)
 	v.Size = before.Size
-	codeRare(c, v, &nanos, head[0])
+	nanos := 0
+	codeRare(c, v, &nanos, flags)
 	if nanos < 0 || nanos >= 1e9 {
 		c.fail()
 	}
@@ -157,20 +174,18 @@ type names struct {
 	ends  []int
 }
 
-func (n *names) read(c *coder) {
-	shared, rest := uint64(0), uint64(0)
-	c.uint(&shared)
-	c.uint(&rest)
-	suffix := c.take(rest)
-	if shared > uint64(len(n.text)-n.start) || shared+rest > maxName {
-		c.fail()
-		return
+// add makes a name of what it shares with the last one and the rest; false when
+// that cannot be.
+func (n *names) add(shared uint64, rest []byte) bool {
+	if shared > uint64(len(n.text)-n.start) || shared+uint64(len(rest)) > maxName {
+		return false
 	}
 	start := len(n.text)
 	n.text = append(n.text, n.text[n.start:n.start+int(shared)]...)
-	n.text = append(n.text, suffix...)
+	n.text = append(n.text, rest...)
 	n.start = start
 	n.ends = append(n.ends, len(n.text))
+	return true
 }
 
 func (n *names) give(versions []cairn.Version) {
