@@ -38,6 +38,22 @@ vet-all: ## go vet on Linux, and of the portable packages for freebsd, darwin an
 tidy: ## the rules about the tree itself
 	@$(env) && go test -count=1 ./tools/tidy
 
+crash: ## power cuts: 50 workloads, cut at every call, and every planted fault caught (CRASHFLAGS="-seeds 300 -subsets 4")
+	@$(env) && CAIRN_SCALE=full go test -count=1 -timeout 60m ./test/crash $(CRASHFLAGS) && echo "crash: no violation, every planted fault caught"
+
+kill: ## kill -9 of either daemon at 50 random points: the pair converges
+	@$(env) && CAIRN_SCALE=full go test -count=1 -timeout 30m -run Kill ./test/script && echo "kill: the pair converged each time"
+
+interop: ## foreign NBD tools on every kind of export, at full size
+	@$(env) && CAIRN_SCALE=full go test -count=1 -timeout 20m ./test/interop && echo "interop: good"
+
+fuzztime = 10m
+fuzz: ## every parser that meets foreign bytes, ten minutes each (fuzztime=30s)
+	@$(env) && set -e; grep -rlE '^func Fuzz' --include=*_test.go . | while read -r file; do \
+	  for f in $$(sed -n 's/^func \(Fuzz[A-Za-z]*\).*/\1/p' $$file); do \
+	    echo "fuzz: $$f in $$(dirname $$file)"; \
+	    go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(fuzztime) $$(dirname $$file) </dev/null; done; done; echo "fuzz: no crash"
+
 bench-plan: ## plan and prune ten thousand datasets of a thousand versions, within 10 CPU s and 128 MiB
 	@$(env) && CAIRN_SCALE=full go test -count=1 -v ./test/scale && echo "bench-plan: done"
 
