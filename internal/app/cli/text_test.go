@@ -105,3 +105,25 @@ func TestBarLine(t *testing.T) {
 		t.Errorf("%q is not cut to the width", got)
 	}
 }
+
+func TestProgressIsPlainLinesWithoutATerminal(t *testing.T) {
+	var out bytes.Buffer
+	p := &program{out: &out, errOut: &out}
+	b := p.startBar("send db@a")
+	if b.person {
+		t.Fatal("a buffer passes for a terminal")
+	}
+	b.every = time.Millisecond
+	looks := make(chan struct{}, 100)
+	b.poll(func() (int64, int64, string) {
+		looks <- struct{}{}
+		return 512, 1024, "send"
+	})
+	<-looks
+	<-looks
+	b.end()
+	line, _, _ := strings.Cut(out.String(), "\n")
+	if line != "send db@a [==========          ] 512 B of 1 KiB, send" || strings.Contains(out.String(), "\r") {
+		t.Errorf("%q", out.String())
+	}
+}

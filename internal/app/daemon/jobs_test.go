@@ -234,6 +234,27 @@ func TestBandwidthLimitHoldsForAJobsStreams(t *testing.T) {
 	t.Errorf("nothing was replicated: %+v", r)
 }
 
+func TestPruningRunsAlthoughReplicationFails(t *testing.T) {
+	db1, vault, push, sink := pair(t)
+	vault.start(sink)
+	db1.start(strings.Replace(push, "keep_sender: [{type: not_replicated}, {type: last_n, count: 1}]", "keep_sender: [{type: last_n, count: 1}]", 1))
+	if r := db1.finish("nightly", client.Wake{}); r.State != "done" {
+		t.Fatalf("%+v", r)
+	}
+	if err := vault.stop(); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if r := db1.finish("nightly", client.Wake{}); r.State != "failed" || r.Kind != "unavailable" {
+			t.Fatalf("while the peer is away: %+v", r)
+		}
+	}
+	// The newest, and the last one that both sides have.
+	if here := names(t, db1.place.Endpoint()); strings.Count(here, "@") > 2 {
+		t.Errorf("without pruning the machine fills up: %s", here)
+	}
+}
+
 func TestEndIsBoundedWhateverHangs(t *testing.T) {
 	m := newMachine(t)
 	m.grace, m.place.hang = 300*time.Millisecond, make(chan struct{})
