@@ -3,6 +3,7 @@ package check_test
 import (
 	"context"
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -53,6 +54,33 @@ func TestEveryRuleCatchesItsFault(t *testing.T) {
 	for _, f := range faults {
 		if !slices.ContainsFunc(check.Rules(), func(r check.Rule) bool { return r.Name == f.rule }) {
 			t.Errorf("a fault is for %q, which is no rule", f.rule)
+		}
+	}
+}
+
+// A fault is seen by the rules it is about, and not by all the others: what a report
+// names is where to look. CAIRN_SCALE=full, some minutes of CPU.
+func TestAFaultFailsFewRules(t *testing.T) {
+	if os.Getenv("CAIRN_SCALE") != "full" {
+		t.Skip("CAIRN_SCALE=full runs all rules against every fault")
+	}
+	for _, f := range faults {
+		p := memory.New("here")
+		fx := fixture(p)
+		f.plant(fx.Endpoint, *fx.Endpoint, p)
+		got, err := check.Run(t.Context(), fx, check.Options{Limit: 20 * time.Second, Patience: 200 * time.Millisecond})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var failed []string
+		for _, res := range got {
+			if res.Verdict == check.Failed {
+				failed = append(failed, res.Rule)
+			}
+		}
+		t.Logf("%s (%q): %v", f.rule, f.why, failed)
+		if !slices.Contains(failed, f.rule) || len(failed) > len(got)/3 {
+			t.Errorf("the fault for %s fails %d of %d rules: %v", f.rule, len(failed), len(got), failed)
 		}
 	}
 }

@@ -138,8 +138,12 @@ var faults = []fault{
 		stopped := false
 		ep.Lister = lister(func(ctx context.Context, q cairn.Query) iter.Seq2[*cairn.Listing, error] {
 			return func(yield func(*cairn.Listing, error) bool) {
+				if stopped {
+					stopped = false
+					return
+				}
 				for l, err := range was.Lister.List(ctx, q) {
-					if stopped || !yield(l, err) {
+					if !yield(l, err) {
 						stopped = true
 						return
 					}
@@ -341,7 +345,7 @@ var faults = []fault{
 	{"receive-below", "not found", func(ep *cairn.Endpoint, was cairn.Endpoint, _ *memory.Place) {
 		receiving(ep, was, func(ctx context.Context, s *cairn.Stream, o cairn.ReceiveOptions) (cairn.Received, error) {
 			defer s.Body.Close()
-			if listed(was, path.Dir(s.Header.Dataset)).Dataset.Name == "" {
+			if strings.HasSuffix(s.Header.Dataset, "/x/y/z") && listed(was, path.Dir(s.Header.Dataset)).Dataset.Name == "" {
 				return cairn.Received{}, &cairn.Error{Op: "receive", Kind: cairn.KindNotFound}
 			}
 			return was.Receiver.Receive(ctx, s, o)
@@ -565,7 +569,7 @@ var faults = []fault{
 	}},
 	{"hostile-version", "snapshot", func(ep *cairn.Endpoint, was cairn.Endpoint, _ *memory.Place) {
 		ep.Snapshots = snapper(func(ctx context.Context, name string, datasets []string, atomic bool) ([]cairn.Captured, error) {
-			return was.Snapshots.Snapshot(ctx, "@"+path.Base(name), datasets, atomic)
+			return was.Snapshots.Snapshot(ctx, strings.ReplaceAll(name, "/", "-"), datasets, atomic)
 		})
 	}},
 	{"context-ended", "snapshot with a context", func(ep *cairn.Endpoint, was cairn.Endpoint, _ *memory.Place) {
