@@ -226,9 +226,14 @@ func (c *Client) refusal(resp *http.Response) error {
 }
 
 func (c *Client) unavailable(op string, err error) error {
-	var inner *url.Error
-	if errors.As(err, &inner) {
-		err = inner.Err
+	// The path and the method are said already.
+	var call *url.Error
+	if errors.As(err, &call) {
+		err = call.Err
+	}
+	var dial *net.OpError
+	if errors.As(err, &dial) {
+		err = dial.Err
 	}
 	return &cairn.Error{Op: op, Subject: c.socket, Kind: cairn.KindUnavailable, Err: err, Hint: "is it running? start it with 'cairn daemon'"}
 }
