@@ -137,8 +137,9 @@ func decode(id Identity, offset int64, p []byte) (h header, ok bool) {
 }
 
 // pack cuts records into batches that fit a header each and lays them out from
-// offset on: one buffer to be written at offset, and the headers.
-func pack(id Identity, offset, known int64, interval, epoch uint64, recs []Record) ([]byte, []header) {
+// offset on: one buffer to be written at offset, in scratch where that is large
+// enough, and the headers.
+func pack(id Identity, offset, known int64, interval, epoch uint64, recs []Record, scratch []byte) ([]byte, []header) {
 	var heads []header
 	var payload [][]Record // data records of each header
 	room := 0
@@ -163,15 +164,19 @@ func pack(id Identity, offset, known int64, interval, epoch uint64, recs []Recor
 			r.First, r.Count = r.First+n, r.Count-n
 		}
 	}
-	return lay(id, offset, heads, payload), heads
+	return lay(id, offset, heads, payload, scratch), heads
 }
 
-func lay(id Identity, offset int64, heads []header, payload [][]Record) []byte {
+func lay(id Identity, offset int64, heads []header, payload [][]Record, scratch []byte) []byte {
 	total := int64(0)
 	for i := range heads {
 		total += heads[i].length()
 	}
-	buf := make([]byte, total)
+	buf := scratch[:0]
+	if int64(cap(buf)) < total {
+		buf = make([]byte, total)
+	}
+	buf = buf[:total]
 	at := int64(0)
 	for i := range heads {
 		h := &heads[i]
@@ -191,6 +196,7 @@ func lay(id Identity, offset int64, heads []header, payload [][]Record) []byte {
 				p += blockSize
 			}
 		}
+		clear(buf[at : at+headerSize])
 		h.encode(id, buf[at:at+headerSize])
 		at = p
 	}

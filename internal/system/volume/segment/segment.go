@@ -31,6 +31,7 @@ type Segment struct {
 	end   int64  // where the next batch goes
 	known int64  // bytes known durable
 	epoch uint64 // highest of the batches
+	buf   []byte // of the last batch, to be used again
 
 	mu    sync.RWMutex // guards index
 	index *index
@@ -55,6 +56,9 @@ func (s *Segment) CutBack() { s.end = s.known }
 // Epoch is the highest epoch of its batches.
 func (s *Segment) Epoch() uint64 { return s.epoch }
 
+// maxBuffer bounds what is kept between batches.
+const maxBuffer = 2 << 20
+
 // Batch is what Append wrote and Publish makes visible.
 type Batch struct{ heads []header }
 
@@ -62,7 +66,10 @@ type Batch struct{ heads []header }
 // and are found only after Publish. After an error the same place is written
 // again by the next call.
 func (s *Segment) Append(interval, epoch uint64, recs []Record) (Batch, error) {
-	buf, heads := pack(s.id, s.end, s.known, interval, epoch, recs)
+	buf, heads := pack(s.id, s.end, s.known, interval, epoch, recs, s.buf)
+	if len(buf) <= maxBuffer {
+		s.buf = buf
+	}
 	if _, err := s.file.WriteAt(buf, s.end); err != nil {
 		return Batch{}, err
 	}
@@ -191,6 +198,7 @@ func damaged(id Identity, off int64, err error) error {
 
 // Seal writes the segment's index into f, which is empty, and syncs it.
 func (s *Segment) Seal(f blockio.File) error {
+	s.buf = nil
 	s.mu.RLock()
 	p := s.index.encode(s.id, s.known, s.epoch)
 	s.mu.RUnlock()
