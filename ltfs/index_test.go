@@ -39,7 +39,7 @@ func TestIndexRoundTrip(t *testing.T) {
 		d := xml.NewDecoder(bytes.NewReader(text))
 		for err = nil; err == nil; _, err = d.Token() {
 		}
-		if err != io.EOF {
+		if !errors.Is(err, io.EOF) {
 			t.Fatalf("seed %d: encoding/xml: %v", seed, err)
 		}
 	}

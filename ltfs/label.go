@@ -46,7 +46,7 @@ func AppendVOL1(b []byte, barcode string) ([]byte, error) {
 
 func validBarcode(s string) bool {
 	for _, c := range []byte(s) {
-		if !(c >= 'A' && c <= 'Z' || c >= '0' && c <= '9') {
+		if (c < 'A' || c > 'Z') && (c < '0' || c > '9') {
 			return false
 		}
 	}

@@ -2,6 +2,7 @@ package ltfs
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"unicode/utf8"
@@ -77,7 +78,7 @@ func (s *scanner) more() error {
 	n, err := s.r.Read(s.buf[s.end:])
 	s.end += n
 	switch {
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		s.eof = true
 		if n == 0 {
 			return io.EOF
@@ -133,7 +134,7 @@ func (s *scanner) next() (tokenKind, error) {
 	textLen := 0 // bytes from pos that are text of the current stretch
 	for {
 		open, err := s.find("<", textLen)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return s.atEOF()
 		}
 		if err != nil {
@@ -171,7 +172,7 @@ func (s *scanner) atEOF() (tokenKind, error) {
 // skipMarkup passes over a processing instruction, comment or CDATA section that
 // begins open bytes from pos, moving the text before it to scratch.
 func (s *scanner) skipMarkup(open int) error {
-	if err := s.need(open + 9); err != nil && err != io.EOF {
+	if err := s.need(open + 9); err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
 	head := s.buf[s.pos+open : min(s.pos+open+9, s.end)]
@@ -284,7 +285,7 @@ func (s *scanner) tagEnd(from int) (int, error) {
 	}
 	var quote byte
 	for i := from; ; i++ {
-		if err := s.need(i + 1); err == io.EOF {
+		if err := s.need(i + 1); errors.Is(err, io.EOF) {
 			return 0, s.fail("ends inside a tag")
 		} else if err != nil {
 			return 0, err

@@ -303,8 +303,11 @@ func (b *bench) fio(ctx context.Context, socket, export string, w workload, r *r
 	if start < 0 {
 		return fmt.Errorf("fio printed no result: %s", out)
 	}
-	if err := json.Unmarshal(out[start:], &res); err != nil || len(res.Jobs) != 1 || res.Jobs[0].Error != 0 {
-		return fmt.Errorf("fio's result: %v, %s", err, out)
+	if err := json.Unmarshal(out[start:], &res); err != nil {
+		return fmt.Errorf("read fio's result: %w", err)
+	}
+	if len(res.Jobs) != 1 || res.Jobs[0].Error != 0 {
+		return fmt.Errorf("fio failed: %s", out)
 	}
 	side := res.Jobs[0].Read
 	if side.TotalIOs == 0 {
