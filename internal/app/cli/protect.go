@@ -38,7 +38,7 @@ func (p *program) captureCommand() *cobra.Command {
 			}
 			report, err := capture.Run(ctx, capture.Options{Endpoint: h.Endpoint, Filter: cairn.All, Names: args, Name: name, Atomic: group, Bookmark: bookmark})
 			for _, d := range report.Datasets {
-				if d.Error == "" {
+				if d.Version != "" {
 					if err := p.printf("%s%s\n", d.Dataset, d.Version); err != nil {
 						return err
 					}

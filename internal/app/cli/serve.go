@@ -17,8 +17,8 @@ func (p *program) serveCommand() *cobra.Command {
 		Use:   "serve VOLUME...",
 		Short: "Export volumes and snapshots over NBD until interrupted",
 		Long: "Each volume is exported under its name, writable, and each of its snapshots as VOLUME@SNAP, read\n" +
-			"only. A volume that the daemon hosts is exported by the daemon for as long as the command runs.\n" +
-			"On tcp beyond this machine, --ca, --cert and --key ask for mutual TLS.",
+			"only. A volume that the daemon hosts is exported by the daemon for as long as the command runs;\n" +
+			"without a daemon other commands reach the volumes through this one. On tcp beyond this machine, --ca, --cert and --key ask for mutual TLS.",
 		Example: "  cairn serve db --listen unix:/run/cairn/db.sock\n  cairn serve db@monday --listen tcp:127.0.0.1:10809",
 		GroupID: groupVolumes,
 		Args:    cobra.MinimumNArgs(1),
@@ -60,11 +60,9 @@ func (p *program) serve(ctx context.Context, s client.Serve) error {
 	if c != nil {
 		err = c.Serve(ctx, s, ready)
 	} else {
-		h, opening := p.here(ctx)
-		if opening != nil {
-			return opening
-		}
-		err = daemon.ServeVolumes(ctx, h, s, ready)
+		err = daemon.Hosting(ctx, p.loaded, func(ctx context.Context, h *daemon.Here) error {
+			return daemon.ServeVolumes(ctx, h, s, ready)
+		})
 	}
 	if err == nil {
 		err = printing

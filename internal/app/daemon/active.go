@@ -129,7 +129,7 @@ func (a *activity) capture(ctx context.Context, in job.Input) error {
 	report, err := capture.Run(ctx, capture.Options{Endpoint: a.here.Endpoint, Filter: a.job.Volumes, Names: in.Datasets,
 		Name: name, Watchdog: a.limits(), Log: a.log})
 	for _, d := range report.Datasets {
-		if d.Skipped == "" {
+		if d.Version != "" || d.Error != "" {
 			in.Step(job.Step{Dataset: d.Dataset, To: d.Version, State: stepState(d.Error, d.ErrorKind), Started: began, Ended: time.Now(),
 				Failure: job.Failure{Error: d.Error, Kind: d.ErrorKind}})
 		}

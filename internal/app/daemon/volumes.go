@@ -3,10 +3,14 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
+	"os"
 	"sync"
 
 	"cairn"
 	"cairn/client"
+	"cairn/internal/app/config"
 	"cairn/internal/system/rpc"
 	"cairn/internal/system/transport"
 )
@@ -32,19 +36,48 @@ func (d *Daemon) declare(ctx context.Context) {
 
 // hostVolumes offers the volumes that this process hosts to commands.
 func (d *Daemon) hostVolumes(ctx context.Context, parts *sync.WaitGroup) error {
-	l, err := transport.ListenUnix(ctx, transport.UnixOptions{Path: hostSocket(d.cfg), Identity: HereName, Logger: d.log})
+	l, err := listenHost(ctx, hostSocket(d.cfg), d.log)
 	if err != nil {
 		return err
 	}
 	parts.Go(func() {
-		err := rpc.Serve(ctx, l, rpc.ServerOptions{Software: software, Logger: d.log,
-			Endpoint: func(context.Context, string) (*cairn.Endpoint, error) { return d.here.Session(), nil }})
-		if err != nil {
+		if err := d.here.offer(ctx, l); err != nil {
 			d.log.Error("commands cannot reach the volumes any more", "err", err, "kind", cairn.KindOf(err))
 			d.trouble.note("host socket", err)
 		}
 	})
 	return nil
+}
+
+func listenHost(ctx context.Context, socket string, log *slog.Logger) (transport.Listener, error) {
+	return transport.ListenUnix(ctx, transport.UnixOptions{Path: socket, Identity: HereName, Logger: log})
+}
+
+// offer serves the place to other processes of this machine until the context ends.
+func (h *Here) offer(ctx context.Context, l transport.Listener) error {
+	return rpc.Serve(ctx, l, rpc.ServerOptions{Software: software, Logger: h.log,
+		Endpoint: func(context.Context, string) (*cairn.Endpoint, error) { return h.Session(), nil }})
+}
+
+// Hosting opens the place for a command that keeps volumes open for long, calls use
+// and lets other commands reach them meanwhile.
+func Hosting(ctx context.Context, cfg *config.Config, use func(context.Context, *Here) error) (err error) {
+	socket := fmt.Sprintf("%s-%d", hostSocket(cfg), os.Getpid())
+	h, err := OpenHere(ctx, cfg, HereOptions{Host: socket})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, h.Close()) }()
+	l, err := listenHost(ctx, socket, h.log)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	offered := make(chan error, 1)
+	go func() { offered <- h.offer(ctx, l) }()
+	err = use(ctx, h)
+	cancel()
+	return errors.Join(err, <-offered)
 }
 
 // Volume tells where a volume lies and who owns it.
