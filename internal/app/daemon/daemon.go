@@ -63,6 +63,7 @@ type Daemon struct {
 	units   []*unit // one per configured job, in the order of the file
 	seen    sightings
 	trouble troubles
+	onsets  onsets
 	held    *watchdog.Quarantine
 }
 

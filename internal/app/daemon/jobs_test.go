@@ -297,6 +297,20 @@ func TestLateMeansThatAVersionWaitsTooLong(t *testing.T) {
 	}
 }
 
+func TestAStateIsKnownSinceItWasFirstSeen(t *testing.T) {
+	var o onsets
+	begin := time.Now()
+	for i, c := range []struct {
+		state cairn.State
+		since int // minute
+	}{{cairn.StateUnverified, 0}, {cairn.StateUnverified, 0}, {cairn.StateDamaged, 2}, {cairn.StateOK, 3}, {cairn.StateDamaged, 4}, {cairn.StateDamaged, 4}} {
+		now := begin.Add(time.Duration(i) * time.Minute)
+		if got := o.of("db", c.state, now).Sub(begin); got != time.Duration(c.since)*time.Minute {
+			t.Errorf("look %d: since %v", i, got)
+		}
+	}
+}
+
 func TestServiceManagerIsTold(t *testing.T) {
 	m := newMachine(t)
 	socket := filepath.Join(m.dir, "notify")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"cairn"
@@ -23,7 +24,7 @@ func (d *Daemon) Status(ctx context.Context, q client.StatusQuery) (*client.Stat
 		units = []*unit{u}
 	}
 	s := &client.Status{Now: time.Now(), Problems: []client.Problem{}, Places: []string{HereName}, Datasets: []client.Dataset{}, Jobs: []client.Job{}}
-	v := &view{now: s.Now, sights: d.seen.all(), units: units}
+	v := &view{now: s.Now, sights: d.seen.all(), units: units, onsets: &d.onsets}
 	for _, u := range units {
 		s.Jobs = append(s.Jobs, u.describe())
 		if c := u.cfg.Connect; c != nil && !slices.Contains(s.Places, placeOf(c)) {
@@ -58,6 +59,37 @@ type view struct {
 	now    time.Time
 	units  []*unit
 	sights map[string]*sight // by job
+	onsets *onsets
+}
+
+// onsets remember since when datasets are in a state that is not ok, as far as
+// anybody looked.
+type onsets struct {
+	mu sync.Mutex // guards by
+	by map[string]onset
+}
+
+type onset struct {
+	state cairn.State
+	since time.Time
+}
+
+// of tells since when the dataset is in its state.
+func (o *onsets) of(dataset string, state cairn.State, now time.Time) time.Time {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if state == cairn.StateOK {
+		delete(o.by, dataset)
+		return now
+	}
+	if known, ok := o.by[dataset]; ok && known.state == state {
+		return known.since
+	}
+	if o.by == nil {
+		o.by = map[string]onset{}
+	}
+	o.by[dataset] = onset{state, now}
+	return now
 }
 
 // concerns reports whether one of the jobs touches the dataset.
@@ -80,8 +112,8 @@ func (v *view) row(l *cairn.Listing) (client.Dataset, []client.Problem) {
 	own := glimpseOf(l)
 	row.Places[HereName] = client.Protected{Newest: own.at, Count: own.count, State: cairn.StateOK.String(), Seen: v.now}
 	var problems []client.Problem
-	if ds.State != cairn.StateOK {
-		problems = append(problems, client.Problem{Dataset: ds.Name, State: row.State, Since: v.now, What: ds.Why})
+	if since := v.onsets.of(ds.Name, ds.State, v.now); ds.State != cairn.StateOK {
+		problems = append(problems, client.Problem{Dataset: ds.Name, State: row.State, Since: since, What: ds.Why})
 	}
 	for _, u := range v.units {
 		if !u.touches(ds.Name) {
