@@ -5,7 +5,7 @@ env = . ./tools/env.sh
 go  = $(env) && nice -n 5 go
 pkgs = ./...
 
-.PHONY: help build quickstart test race lint vet-all tidy fuzz crash kill bench-plan bench-tape tape-tears bench-incremental bench-block interop clean
+.PHONY: help build quickstart test race lint vet-all tidy crash kill interop fuzz check-rules bench-plan bench-volume bench-tape tape-tears bench-incremental bench-block clean
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
@@ -55,6 +55,12 @@ fuzz: ## every parser that meets foreign bytes, ten minutes each (fuzztime=30s)
 
 bench-plan: ## plan and prune ten thousand datasets of a thousand versions, within 10 CPU s and 128 MiB
 	@$(env) && CAIRN_SCALE=full go test -count=1 -v ./test/scale && echo "bench-plan: done"
+
+bench-volume: ## pause of a capture under load, a 1 TiB volume, cost of writes and increments
+	@$(env) && CAIRN_SCALE=full go test -count=1 -v -run 'Pause|Terabyte' -bench . ./internal/system/volume && echo "bench-volume: done"
+
+check-rules: ## every rule of the conformance suite against every planted fault
+	@$(env) && CAIRN_SCALE=full go test -count=1 ./internal/work/check && echo "check-rules: each fault is caught by its rule"
 
 bench-tape: ## LTFS index of a million files: MB per CPU second, bytes of memory per file
 	@$(env) && go test -run '^$$' -bench Index -files 1000000 -benchtime 3x ./ltfs && echo "bench-tape: done"
