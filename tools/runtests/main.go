@@ -146,14 +146,39 @@ func reason(output []string) string {
 	return "no reason given"
 }
 
+// skips words what was skipped: tests of one package with one reason share a line.
+func (t *tally) skips() []string {
+	sort.Strings(t.skipped)
+	names := map[string][]string{}
+	var order []string
+	for _, s := range t.skipped {
+		name, why, _ := strings.Cut(s, ": ")
+		pkg, test, _ := strings.Cut(name, " ")
+		key := pkg + "\x00" + why
+		if names[key] == nil {
+			order = append(order, key)
+		}
+		names[key] = append(names[key], test)
+	}
+	lines := make([]string, 0, len(order))
+	for _, key := range order {
+		pkg, why, _ := strings.Cut(key, "\x00")
+		line := pkg + " " + names[key][0]
+		if more := len(names[key]) - 1; more > 0 {
+			line += fmt.Sprintf(" and %d more", more)
+		}
+		lines = append(lines, line+": "+why)
+	}
+	return lines
+}
+
 // report prints the summary and returns the exit status.
 func (t *tally) report(w io.Writer, runErr error, noSkip bool, allowed *regexp.Regexp) int {
-	sort.Strings(t.skipped)
 	status := 0
 	if runErr != nil || len(t.failed) > 0 {
 		status = 1
 	}
-	for _, s := range t.skipped {
+	for _, s := range t.skips() {
 		fmt.Fprintln(w, "skipped:", s)
 		if noSkip && !allowed.MatchString(s) {
 			fmt.Fprintln(w, "         and nothing may be skipped here")
