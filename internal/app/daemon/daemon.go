@@ -27,6 +27,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"syscall"
 	"time"
 
 	"cairn"
@@ -36,6 +37,7 @@ import (
 	"cairn/internal/front/api"
 	"cairn/internal/front/nbd"
 	"cairn/internal/mech/blockio"
+	"cairn/internal/mech/kernel"
 	"cairn/internal/mech/watchdog"
 	"cairn/internal/system/transport"
 )
@@ -112,6 +114,11 @@ func bounded(ctx context.Context, o Options, open func(ctx context.Context) (*He
 
 func run(ctx context.Context, o Options, open func(ctx context.Context) (*Here, error)) (err error) {
 	d := &Daemon{cfg: o.Config, log: o.Logger, started: time.Now(), local: transport.NewLocal(), held: &watchdog.Quarantine{}}
+	lock, err := lockState(o.Config.Global.State)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = lock.Close() }() // nothing was written
 	control, err := api.Listen(ctx, o.Config.Global.Control.SockPath)
 	if err != nil {
 		return err
@@ -129,6 +136,31 @@ func run(ctx context.Context, o Options, open func(ctx context.Context) (*Here, 
 	}
 	err = d.serve(ctx, control)
 	return errors.Join(err, d.closeHistories())
+}
+
+// lockState keeps a second daemon with another control socket away from the
+// histories.
+func lockState(folder string) (*os.File, error) {
+	fail := func(kind cairn.Kind, err error, hint string) error {
+		return &cairn.Error{Op: "use state folder", Subject: folder, Kind: kind, Err: err, Hint: hint}
+	}
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return nil, fail(cairn.KindIO, err, "set global.state to a folder that can be written")
+	}
+	f, err := os.OpenFile(filepath.Join(folder, "daemon.lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fail(cairn.KindIO, err, "set global.state to a folder that can be written")
+	}
+	err = kernel.Lock(f)
+	switch {
+	case err == nil:
+		return f, nil
+	case errors.Is(err, syscall.EWOULDBLOCK):
+		err = fail(cairn.KindBusy, errors.New("another daemon uses it"), "end that one, or set global.state to a folder of its own")
+	default:
+		err = fail(cairn.KindIO, err, "")
+	}
+	return nil, errors.Join(err, f.Close())
 }
 
 // hostSocket is where this process offers the volumes it hosts to commands.

@@ -82,6 +82,9 @@ jobs:
 	if r := m.finish("copy", client.Wake{}); r.State != "done" {
 		t.Fatalf("%+v", r)
 	}
+	if places, err := m.c.Listings(t.Context(), "db", "box"); err != nil || len(places) != 1 || places[0].Error != "" || len(places[0].Datasets) != 1 {
+		t.Errorf("through the local transport: %+v, %v", places, err)
+	}
 	if got := names(t, m.place.Endpoint()); !strings.Contains(got, "backups/me/db@cairn_") {
 		t.Errorf("the place holds %s", got)
 	}
@@ -187,9 +190,13 @@ func TestStatusIsBounded(t *testing.T) {
 func TestSecondDaemonIsRefused(t *testing.T) {
 	m := newMachine(t)
 	m.start(snapOnly)
-	err := bounded(t.Context(), Options{Config: configOf(t, m)}, nil)
-	if !errors.Is(err, cairn.KindBusy) {
-		t.Errorf("%v", err)
+	same, sameState, sameSocket := *configOf(t, m), *configOf(t, m), *configOf(t, m)
+	sameState.Global.Control.SockPath = filepath.Join(m.dir, "other", "control")
+	sameSocket.Global.State = filepath.Join(m.dir, "other")
+	for i, cfg := range []*config.Config{&same, &sameState, &sameSocket} {
+		if err := bounded(t.Context(), Options{Config: cfg}, nil); !errors.Is(err, cairn.KindBusy) || cairn.HintOf(err) == "" {
+			t.Errorf("daemon %d: %v", i, err)
+		}
 	}
 }
 
