@@ -10,9 +10,11 @@ import (
 // segments of any other pass to its older neighbour. A replica never gives up
 // anything, nor is one given up that a person or an overlay holds, nor are fewer
 // than KeepAtLeast left.
-func (v *Volume) makeRoom() bool {
-	v.admin.Lock()
-	defer v.admin.Unlock()
+func (v *Volume) makeRoom(adminHeld bool) bool {
+	if !adminHeld {
+		v.admin.Lock()
+		defer v.admin.Unlock()
+	}
 	if v.closed || v.state().Head.Sealed {
 		return false
 	}

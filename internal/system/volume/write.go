@@ -54,7 +54,7 @@ type writeKind uint8
 
 const (
 	zeroing  writeKind = 1 << 0 // the range will read as zeroes
-	internal writeKind = 1 << 1 // not a user's: a sealed head takes it
+	internal writeKind = 1 << 1 // not a user's: a sealed head takes it, and the caller holds admin
 )
 
 // write runs one window's change: what a snapshot needs is preserved, the blocks
@@ -72,9 +72,9 @@ func (v *Volume) write(ctx context.Context, off, length int64, k writeKind, appl
 		if errors.Is(err, errOrigin) && v.state().Store.Origin != "" {
 			return err // an adopted head has its room elsewhere
 		}
-		if !v.makeRoom() {
-			if v.o.OnFull == FailWrites {
-				return err
+		if !v.makeRoom(k&internal != 0) {
+			if v.o.OnFull == FailWrites || k&internal != 0 {
+				return err // waiting would keep admin, and with it everything that could make room
 			}
 			if werr := wait(ctx, roomRetryTime); werr != nil {
 				return errors.Join(err, werr)
