@@ -68,21 +68,26 @@ func try(w workload, faults volume.Fault, outcomes int, cuts func(cut int) bool)
 	if err != nil {
 		return &failure{w: w, cut: -1, err: err, log: tail(l.disk.Log(), l.disk.Len())}, 0
 	}
+	return l.cuts(outcomes, cuts)
+}
+
+// cuts checks what the power leaves at every entry of the log that was chosen.
+func (l *live) cuts(outcomes int, chosen func(cut int) bool) (*failure, int) {
 	count := 0
 	r := l.disk.Replay()
 	for {
-		if cuts == nil || cuts(r.Pos()) {
+		if chosen == nil || chosen(r.Pos()) {
 			for n := range fakedisk.Subset(outcomes + 1) {
 				what := fakedisk.Nothing
 				if n > 0 {
 					what = n + fakedisk.Subset(r.Pos()%7) // from Everything on
 				}
-				if *subset >= 0 && cuts != nil {
+				if *subset >= 0 && chosen != nil {
 					what = fakedisk.Subset(*subset)
 				}
 				count++
 				if err := l.check(r.Crash(what), r.Pos()); err != nil {
-					return &failure{w: w, cut: r.Pos(), what: what, err: err, log: tail(l.disk.Log(), r.Pos())}, count
+					return &failure{w: l.w, cut: r.Pos(), what: what, err: err, log: tail(l.disk.Log(), r.Pos())}, count
 				}
 			}
 		}

@@ -107,8 +107,21 @@ func (l *live) do(o op) error {
 	return l.settle(tasks)
 }
 
-// perform makes one operation's calls to the engine.
+// perform does one operation. One that does not end is a failure, not a test that
+// does not end.
 func (l *live) perform(o op) *task {
+	ended := make(chan *task, 1)
+	go func() { ended <- l.call(o) }()
+	select {
+	case t := <-ended:
+		return t
+	case <-time.After(30 * time.Second):
+		return &task{op: o, bad: errors.New("it hangs")}
+	}
+}
+
+// call makes one operation's calls to the engine.
+func (l *live) call(o op) *task {
 	ctx := context.Background()
 	t := &task{op: o, span: span{start: l.disk.Len()}}
 	t.op.count = max(0, min(o.count, l.h.size-o.first))
@@ -144,7 +157,9 @@ func (l *live) perform(o op) *task {
 		if o.kind == opReopen {
 			t.err = errors.Join(l.dev.Close(), l.v.Close())
 		}
-		t.err = errors.Join(t.err, l.open())
+		if err := l.open(); err != nil {
+			t.bad = fmt.Errorf("opening anew: %w", err)
+		}
 	default:
 		l.performOn(ctx, t)
 	}
