@@ -50,7 +50,9 @@ func setup(e *testscript.Env) error {
 	}
 	e.Defer(func() { _ = os.RemoveAll(run) })
 	own := filepath.Join(e.WorkDir, "own.yml")
-	for name, value := range map[string]string{"HOME": e.WorkDir, "RUN": run, "CAIRN_CONFIG": own, "TZ": "UTC"} {
+	for name, value := range map[string]string{"HOME": e.WorkDir, "RUN": run, "CAIRN_CONFIG": own, "TZ": "UTC",
+		"GORACE": "atexit_sleep_ms=0", // each command would end a second late under the race detector
+	} {
 		e.Setenv(name, value)
 	}
 	text := fmt.Sprintf("global: {state: %q, control: {sockpath: %q}}\n", filepath.Join(e.WorkDir, "state"), filepath.Join(run, "control"))
