@@ -1,6 +1,7 @@
 package blockio
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -22,20 +23,35 @@ func OS(root string) (FS, error) {
 	return osFS(root), nil
 }
 
-// OpenOS opens one existing file for reading and writing, or a block device for
-// us alone: syscall.EBUSY when that is mounted or in use.
+// OpenOS opens one existing file or block device for reading and writing, for us
+// alone: syscall.EBUSY when the device is mounted or in use, or when somebody else
+// opened the file with OpenOS.
 func OpenOS(path string) (File, error) {
 	st, err := os.Stat(path)
 	if err != nil {
 		return nil, err
 	}
 	if st.Mode()&fs.ModeDevice == 0 {
-		return wrapFile(os.OpenFile(path, os.O_RDWR, 0))
+		return wrapFile(openLocked(path))
 	}
 	if st.Mode()&fs.ModeCharDevice != 0 {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: syscall.ENOTBLK}
 	}
 	return wrapFile(kernel.OpenDevice(path))
+}
+
+func openLocked(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err = kernel.Lock(f); errors.Is(err, syscall.EWOULDBLOCK) {
+		err = syscall.EBUSY
+	}
+	if err != nil {
+		return nil, errors.Join(pathError("lock", path, err), f.Close())
+	}
+	return f, nil
 }
 
 // Identify describes a file that OS or OpenOS opened; ok is false for others.

@@ -232,7 +232,38 @@ func (p *Place) Adopt(ctx context.Context, name, path, store, owner string) erro
 	if err != nil {
 		return failed("adopt", path, err)
 	}
+	if err := p.adoptedOnce(ctx, name, origin); err != nil {
+		return err
+	}
 	return p.make(ctx, name, store, CreateOptions{Origin: origin, OpenOrigin: p.o.Volume.OpenOrigin, Owner: owner})
+}
+
+// adoptedOnce refuses an origin that another volume protects: what is written
+// through one of them would be lost for the snapshots of the other. A volume that
+// another process has open holds its origin, which creating then finds busy.
+func (p *Place) adoptedOnce(ctx context.Context, name, origin string) error {
+	file, err := os.Stat(origin)
+	if err != nil {
+		return failed("adopt", origin, err)
+	}
+	if _, err := p.registry.store(name); err == nil {
+		return nil // making it will say that it exists
+	}
+	names, err := p.registry.names()
+	if err != nil {
+		return failed("adopt", origin, err)
+	}
+	for _, other := range names {
+		d, err := p.Describe(ctx, other)
+		if err != nil || d.Origin == "" {
+			continue
+		}
+		if st, err := os.Stat(d.Origin); err == nil && os.SameFile(st, file) {
+			return &cairn.Error{Op: "adopt", Subject: origin, Kind: cairn.KindExists, Err: errors.New("volume " + other + " protects it already"),
+				Hint: "use that volume, or release it first"}
+		}
+	}
+	return ctx.Err()
 }
 
 func (p *Place) make(ctx context.Context, name, store string, o CreateOptions) error {

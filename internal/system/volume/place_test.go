@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"cairn"
+	"cairn/internal/mech/blockio"
 	"cairn/internal/system/volume"
 	"cairn/internal/testkit/endpointtest"
 	"cairn/internal/work/check"
@@ -226,6 +227,36 @@ func TestAdoptedHeadStaysPlainAndIsReleased(t *testing.T) {
 	}
 }
 
+func TestAnOriginIsProtectedByOneVolume(t *testing.T) {
+	dir, origin := t.TempDir(), originFile(t, fill(1, 4*4096))
+	p := openPlace(t, volume.PlaceOptions{Dir: dir})
+	if err := p.Adopt(ctx, "db", origin, "", "test"); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Link(origin, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{origin, link} {
+		if err := p.Adopt(ctx, "again", path, "", "test"); !errors.Is(err, cairn.KindExists) || !strings.Contains(err.Error(), "volume db protects it") {
+			t.Errorf("adopted twice in one place: %v", err)
+		}
+	}
+	if _, err := p.Open(ctx, "db"); err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := openPlace(t, volume.PlaceOptions{})
+	if err := elsewhere.Adopt(ctx, "again", origin, "", "test"); !errors.Is(err, cairn.KindBusy) {
+		t.Errorf("adopted at another place while it is open: %v", err)
+	}
+	if err := p.Release(ctx, "db"); err != nil {
+		t.Fatal(err)
+	}
+	if err := elsewhere.Adopt(ctx, "again", origin, "", "test"); err != nil {
+		t.Errorf("adopt what was released: %v", err)
+	}
+}
+
 func reopen(t *testing.T, p *volume.Place, dir string) *volume.Place {
 	t.Helper()
 	if err := p.Close(); err != nil {
@@ -305,17 +336,26 @@ func TestUncleanStopOfAnAdoptedFile(t *testing.T) {
 	if err := volume.Create(ctx, fsys, volume.CreateOptions{Origin: origin}); err != nil {
 		t.Fatal(err)
 	}
-	v := open(t, fsys, volume.Options{})
+	var last blockio.File
+	killing := func(path string) (blockio.File, error) { // a killed process holds its files no more
+		if last != nil {
+			_ = last.Close()
+		}
+		f, err := blockio.OpenOS(path)
+		last = f
+		return f, err
+	}
+	v := open(t, fsys, volume.Options{OpenOrigin: killing})
 	a := snap(t, v, "@a")
 	write(t, v, 4096, fill(2, 4096))
-	v = open(t, fsys, volume.Options{}) // without Close: the process was killed
+	v = open(t, fsys, volume.Options{OpenOrigin: killing}) // without Close: the process was killed
 	if c := v.Continuity(); !strings.Contains(c, "unclean") || !strings.Contains(c, "assum") {
 		t.Errorf("continuity %q", c)
 	}
 	if got := changed(t, v, a.VersionID, cairn.VersionID{}); len(got) != 1 || !got[1] {
 		t.Errorf("changed %v", got)
 	}
-	v = open(t, fsys, volume.Options{Strict: true})
+	v = open(t, fsys, volume.Options{Strict: true, OpenOrigin: killing})
 	if _, err := v.Snapshot(ctx, "@b"); !errors.Is(err, cairn.KindUnverified) {
 		t.Errorf("strict: %v", err)
 	}

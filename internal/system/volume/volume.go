@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"cairn"
@@ -175,7 +176,7 @@ func prepareHead(fsys blockio.FS, o CreateOptions) (int64, error) {
 		if open == nil {
 			open = blockio.OpenOS
 		}
-		f, err := open(o.Origin)
+		f, err := openOrigin(open, o.Origin)
 		if err != nil {
 			return 0, err
 		}
@@ -196,6 +197,17 @@ func prepareHead(fsys blockio.FS, o CreateOptions) (int64, error) {
 		err = f.Sync()
 	}
 	return o.Size, errors.Join(err, f.Close())
+}
+
+// openOrigin opens what is adopted. Somebody else who has it could write to it
+// behind our back, so that is refused.
+func openOrigin(open func(path string) (blockio.File, error), path string) (blockio.File, error) {
+	f, err := open(path)
+	if errors.Is(err, syscall.EBUSY) {
+		return nil, &cairn.Error{Op: "open origin", Subject: path, Kind: cairn.KindBusy, Err: errors.New("another volume has it open, or it is mounted or otherwise in use"),
+			Hint: "use that volume, or end what uses it"}
+	}
+	return f, err
 }
 
 // Open opens a store: it reads the catalog, finishes what a crash cut off and
@@ -242,7 +254,7 @@ func (v *Volume) openHead() error {
 	if st.Store.Origin == "" {
 		v.head, err = v.fs.Open(headName, true)
 	} else {
-		v.head, err = v.o.OpenOrigin(st.Store.Origin)
+		v.head, err = openOrigin(v.o.OpenOrigin, st.Store.Origin)
 	}
 	if err != nil {
 		return err
