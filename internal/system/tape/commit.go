@@ -43,7 +43,7 @@ func Format(ctx context.Context, d drive.Drive, subject string, o FormatOptions)
 		o.VolumeUUID = newUUID()
 	}
 	now := ltfs.TimestampOf(o.Now)
-	t := &Tape{drive: d, subject: subject, number: map[byte]int{'a': 0, 'b': 1}, ends: map[byte]*tail{}, barcode: o.Barcode, buf: make([]byte, o.BlockSize)}
+	t := &Tape{drive: d, mover: &mover{drive: d}, subject: subject, number: map[byte]int{'a': 0, 'b': 1}, ends: map[byte]*tail{}, barcode: o.Barcode, buf: make([]byte, o.BlockSize)}
 	t.label = &ltfs.Label{Version: ltfs.Version, Creator: o.Creator, FormatTime: now, VolumeUUID: o.VolumeUUID,
 		Location: 'a', IndexPart: 'a', DataPart: 'b', BlockSize: o.BlockSize, Compression: !o.NoCompress}
 	if err := t.label.Validate(); err != nil {
@@ -148,52 +148,52 @@ func (t *Tape) Commit(ctx context.Context, creator, comment string, now time.Tim
 func (t *Tape) commit(ctx context.Context, creator string, now time.Time) error {
 	t.index.Creator, t.index.UpdateTime = creator, ltfs.TimestampOf(now)
 	t.index.Generation++
-	data, index := t.label.DataPart, t.label.IndexPart
+	data := t.label.DataPart
 	t.index.Previous = ltfs.Location{}
 	if last := t.ends[data].last; last != nil {
 		t.index.Previous = last.Self
 	}
-	if err := t.writeIndex(ctx, data, t.ends[data].end); err != nil {
+	t.mover.forget()
+	if err := t.writeIndex(ctx, t.index, data, t.ends[data].end); err != nil {
 		return err
 	}
-	t.index.Previous = t.index.Self
-	at := t.ends[index].end
-	if last := t.ends[index].last; last != nil {
-		at = last.Self.Block - 1
-	}
-	if err := t.writeIndex(ctx, index, at); err != nil {
+	if err := t.writeIndexPartition(ctx, t.index); err != nil {
 		return err
 	}
 	t.dirty = false
 	return t.vouch(ctx)
 }
 
-// writeIndex writes an index construct at a block and remembers the new end. What
-// the partition's last index was is kept as a copy of the header only.
-func (t *Tape) writeIndex(ctx context.Context, letter byte, at uint64) error {
-	part := t.number[letter]
-	if err := t.drive.Locate(ctx, drive.Position{Partition: part, Block: at}); err != nil {
+// writeIndexPartition replaces the index partition's index by ix, which was just
+// written to the end of the data partition.
+func (t *Tape) writeIndexPartition(ctx context.Context, ix *ltfs.Index) error {
+	ix.Previous = ix.Self
+	index := t.label.IndexPart
+	at := t.ends[index].end
+	if last := t.ends[index].last; last != nil {
+		at = last.Self.Block - 1
+	}
+	return t.writeIndex(ctx, ix, index, at)
+}
+
+// writeIndex writes ix as an index construct at a block, and remembers the new
+// end. What the partition's last index was is kept as a copy of the header only.
+func (t *Tape) writeIndex(ctx context.Context, ix *ltfs.Index, letter byte, at uint64) error {
+	w := &recordWriter{ctx: ctx, t: t, at: drive.Position{Partition: t.number[letter], Block: at + 1}}
+	if err := t.mover.filemark(ctx, drive.Position{Partition: w.at.Partition, Block: at}, true); err != nil {
 		return err
 	}
-	if err := t.drive.WriteFilemarks(ctx, 1, true); err != nil {
-		return err
-	}
-	t.index.Self = ltfs.Location{Partition: letter, Block: at + 1}
-	w := &recordWriter{ctx: ctx, t: t}
-	if _, err := t.index.WriteTo(w); err != nil {
+	ix.Self = ltfs.Location{Partition: letter, Block: at + 1}
+	if _, err := ix.WriteTo(w); err != nil {
 		return t.formatFailure("write index to tape", err)
 	}
 	if err := w.flush(); err != nil {
 		return err
 	}
-	if err := t.drive.WriteFilemarks(ctx, 1, false); err != nil {
+	if err := t.mover.filemark(ctx, w.at, false); err != nil {
 		return err
 	}
-	pos, err := t.drive.Position(ctx)
-	if err != nil {
-		return err
-	}
-	t.ends[letter] = &tail{last: head(t.index), end: pos.Block, ended: true}
+	t.ends[letter] = &tail{last: head(ix), end: w.at.Block + 1, ended: true}
 	return nil
 }
 
@@ -217,6 +217,7 @@ func (t *Tape) vouch(ctx context.Context) error {
 type recordWriter struct {
 	ctx context.Context
 	t   *Tape
+	at  drive.Position // of the next record
 	n   int
 }
 
@@ -241,7 +242,8 @@ func (w *recordWriter) flush() error {
 	if w.n == 0 {
 		return nil
 	}
-	_, err := w.t.drive.Write(w.ctx, w.t.buf[:w.n])
+	_, err := w.t.mover.write(w.ctx, w.at, w.t.buf[:w.n])
 	w.n = 0
+	w.at.Block++
 	return err
 }

@@ -16,6 +16,7 @@ import (
 // Tape is an open volume. It belongs to one goroutine at a time.
 type Tape struct {
 	drive   drive.Drive
+	mover   *mover
 	subject string // the drive's name in messages
 	label   *ltfs.Label
 	barcode string
@@ -37,7 +38,7 @@ type tail struct {
 
 // Open reads the volume on a drive; subject names the drive in messages.
 func Open(ctx context.Context, d drive.Drive, subject string) (*Tape, error) {
-	t := &Tape{drive: d, subject: subject, number: map[byte]int{}, ends: map[byte]*tail{}}
+	t := &Tape{drive: d, mover: &mover{drive: d}, subject: subject, number: map[byte]int{}, ends: map[byte]*tail{}}
 	if d.Partitions() != 2 {
 		return nil, t.fail("open tape", cairn.KindUnsupported, "format it, or name an LTFS tape", "it has %d partition, LTFS has two", d.Partitions())
 	}
