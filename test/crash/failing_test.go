@@ -2,6 +2,7 @@ package crash_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"syscall"
@@ -49,6 +50,9 @@ func (w workload) runFailing(n int) (l *live, at int, err error) {
 	for i, o := range w.ops {
 		o.nested = nil
 		t := l.perform(o)
+		if o.kind >= opReopen {
+			t.err, t.bad = errors.Join(t.err, t.bad), nil // it could not be opened
+		}
 		if t.err != nil && at >= 0 {
 			l.doubt(t)
 			if flush && l.dev.Flush(context.Background()) == nil && o.kind != opReopen {
