@@ -197,8 +197,9 @@ func lockStore(store string, self host) (*os.File, host, error) {
 	if err == nil {
 		var text []byte
 		if text, err = json.Marshal(self); err == nil {
-			if err = f.Truncate(0); err == nil {
-				_, err = f.WriteAt(append(text, '\n'), 0)
+			// Not truncated first: on a full disk its room would be gone.
+			if _, err = f.WriteAt(append(text, '\n'), 0); err == nil {
+				err = f.Truncate(int64(len(text)) + 1)
 			}
 		}
 	}

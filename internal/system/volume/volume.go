@@ -165,6 +165,7 @@ func Create(ctx context.Context, fsys blockio.FS, o CreateOptions) error {
 	if err != nil {
 		return failed("create volume", o.Origin, err)
 	}
+	keepReserve(fsys, size, slog.New(slog.DiscardHandler))
 	return failed("create volume", o.Origin, l.Close())
 }
 
@@ -212,7 +213,18 @@ func openOrigin(open func(path string) (blockio.File, error), path string) (bloc
 
 // Open opens a store: it reads the catalog, finishes what a crash cut off and
 // removes what nothing refers to. Nothing is written when the last stop was clean.
-func Open(ctx context.Context, fsys blockio.FS, o Options) (*Volume, error) {
+func Open(ctx context.Context, fsys blockio.FS, o Options) (v *Volume, err error) {
+	err = withReserve(fsys, func() error {
+		v, err = openOnce(ctx, fsys, o)
+		return err
+	})
+	if err == nil && v.active.Load() {
+		keepReserve(fsys, v.size, v.o.Log)
+	}
+	return v, err
+}
+
+func openOnce(ctx context.Context, fsys blockio.FS, o Options) (*Volume, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, failed("open volume", o.Name, err)
 	}
@@ -335,6 +347,7 @@ func (v *Volume) activate() error {
 		return err // in doubt it does no harm: the next opening repairs
 	}
 	v.active.Store(true)
+	keepReserve(v.fs, h.Size, v.o.Log)
 	return nil
 }
 
@@ -366,7 +379,7 @@ func (v *Volume) Close() error {
 		r.gone.Store(true)
 	}
 	v.mu.Unlock()
-	err := v.stopCleanly()
+	err := withReserve(v.fs, v.stopCleanly)
 	return failed("close volume", v.o.Name, errors.Join(err, v.release()))
 }
 
