@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -173,6 +174,10 @@ func (p *Place) host(ctx context.Context, name string) (*Volume, *os.File, error
 	store, err := p.registry.store(name)
 	if err != nil {
 		return nil, nil, err
+	}
+	if gone(store) {
+		return nil, nil, &cairn.Error{Op: "open volume", Subject: name, Kind: cairn.KindUnavailable, Err: fmt.Errorf("its store %s is not there", store),
+			Hint: "mount the file system it lies on; if it is lost for good, cairn volume destroy forgets the volume and leaves an adopted file or device as it is"}
 	}
 	if err := checkFileSystem(store, p.o.FileSystem); err != nil {
 		return nil, nil, failed("open volume", name, err)
@@ -357,9 +362,18 @@ func (p *Place) Release(ctx context.Context, name string) error {
 	return failed("release", name, p.removeStore(name))
 }
 
+// gone says that a store's folder does not exist.
+func gone(store string) bool {
+	_, err := os.Stat(store)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
 // DestroyVolume removes a volume with all its versions and, unless it is adopted,
-// its head.
+// its head. Of one whose store is not there the name is removed.
 func (p *Place) DestroyVolume(ctx context.Context, name string) error {
+	if store, err := p.registry.store(name); err == nil && gone(store) {
+		return failed("destroy volume", name, p.removeStore(name))
+	}
 	if _, err := p.Open(ctx, name); err != nil && !errors.Is(err, cairn.KindCorrupt) && !errors.Is(err, cairn.KindUnverified) {
 		return err
 	}

@@ -257,6 +257,43 @@ func TestAnOriginIsProtectedByOneVolume(t *testing.T) {
 	}
 }
 
+// A store that is not there, as on a disk that is not mounted, is named with what
+// to do; the name can be given up, and the origin is adopted anew.
+func TestStoreThatDisappears(t *testing.T) {
+	dir := t.TempDir()
+	p := openPlace(t, volume.PlaceOptions{Dir: dir})
+	content := fill(1, 4*4096)
+	origin, store := originFile(t, content), filepath.Join(t.TempDir(), "store")
+	if err := p.Adopt(ctx, "db", origin, store, "test"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(store, store+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Open(ctx, "db"); !errors.Is(err, cairn.KindUnavailable) || !strings.Contains(err.Error(), store) {
+		t.Errorf("opening it: %v", err)
+	}
+	if err := os.Rename(store+".away", store); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Open(ctx, "db"); err != nil {
+		t.Errorf("when it is back: %v", err)
+	}
+	p = reopen(t, p, dir)
+	if err := os.RemoveAll(store); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.DestroyVolume(ctx, "db"); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Adopt(ctx, "db", origin, store, "test"); err != nil {
+		t.Errorf("adopt it anew: %v", err)
+	}
+	if got, err := os.ReadFile(origin); err != nil || !bytes.Equal(got, content) {
+		t.Errorf("the origin was touched: %v", err)
+	}
+}
+
 func reopen(t *testing.T, p *volume.Place, dir string) *volume.Place {
 	t.Helper()
 	if err := p.Close(); err != nil {
