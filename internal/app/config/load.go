@@ -5,8 +5,10 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -39,6 +41,9 @@ func PathsFor(uid int, getenv func(string) string) Paths {
 	}
 	if uid != 0 {
 		home := getenv("HOME")
+		if !filepath.IsAbs(home) {
+			home = accountHome(uid)
+		}
 		xdg := func(name, otherwise string) string {
 			if dir := getenv(name); filepath.IsAbs(dir) {
 				return filepath.Join(dir, "cairn")
@@ -56,6 +61,16 @@ func PathsFor(uid int, getenv func(string) string) Paths {
 		p.Search = []string{file}
 	}
 	return p
+}
+
+// accountHome is the home folder that the system knows of a user, for a process
+// started without HOME: the state must not depend on where that was.
+func accountHome(uid int) string {
+	u, err := user.LookupId(strconv.Itoa(uid))
+	if err != nil || !filepath.IsAbs(u.HomeDir) {
+		return "/"
+	}
+	return u.HomeDir
 }
 
 // Find returns the first configuration file of the search order that exists.

@@ -172,6 +172,9 @@ func TestPlaces(t *testing.T) {
 		{7, env("HOME", "/home/u", "XDG_STATE_HOME", "relative"), config.Paths{
 			Search: append([]string{"/home/u/.config/cairn/cairn.yml"}, system...),
 			State:  "/home/u/.local/state/cairn", Runtime: "/home/u/.local/state/cairn/run"}},
+		{424242, env(), config.Paths{ // no HOME, and no account
+			Search: append([]string{"/.config/cairn/cairn.yml"}, system...),
+			State:  "/.local/state/cairn", Runtime: "/.local/state/cairn/run"}},
 	} {
 		got := config.PathsFor(c.uid, c.env)
 		if !slices.Equal(got.Search, c.want.Search) || got.State != c.want.State || got.Runtime != c.want.Runtime {
