@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -234,6 +235,9 @@ func (c *Client) unavailable(op string, err error) error {
 	var dial *net.OpError
 	if errors.As(err, &dial) {
 		err = dial.Err
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return &cairn.Error{Op: op, Subject: c.socket, Kind: cairn.KindPermission, Err: err, Hint: "only the user who runs the daemon, and root, may"}
 	}
 	return &cairn.Error{Op: op, Subject: c.socket, Kind: cairn.KindUnavailable, Err: err, Hint: "is it running? start it with 'cairn daemon'"}
 }
