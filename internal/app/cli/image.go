@@ -10,6 +10,8 @@ import (
 
 	"cairn"
 	"cairn/client"
+	"cairn/internal/app/daemon"
+	"cairn/internal/mech/blockio"
 	"cairn/internal/mech/watchdog"
 )
 
@@ -59,28 +61,29 @@ func (p *program) volumeImportCommand() *cobra.Command {
 	return cmd
 }
 
+const importingSuffix = ".importing"
+
 // importImage makes the volume under its name only when it is complete: here, in
 // this process, before a daemon hears of it.
 func (p *program) importImage(ctx context.Context, name, file, store string) error {
 	f, err := os.Open(file)
 	if err != nil {
-		return &cairn.Error{Op: "import", Subject: file, Kind: cairn.KindIO, Err: err}
+		return &cairn.Error{Op: "import", Subject: file, Kind: blockio.Kind(err), Err: err}
 	}
 	defer func() { _ = f.Close() }() // only read
 	info, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
 		return &cairn.Error{Op: "import", Subject: file, Kind: cairn.KindIO, Err: err}
 	}
+	if err := p.dropUnfinished(ctx, name+importingSuffix); err != nil {
+		return err
+	}
 	h, err := p.here(ctx)
 	if err != nil {
 		return err
 	}
-	if err := h.CreateVolume(ctx, client.NewVolume{Name: name, Size: info, Store: store}); err != nil {
+	if err := p.importInto(ctx, h, client.NewVolume{Name: name, Size: info, Store: store}, f); err != nil {
 		return err
-	}
-	err = p.copyIn(ctx, h.Device, name, f, info)
-	if err != nil {
-		return errors.Join(err, h.DestroyVolume(context.WithoutCancel(ctx), name))
 	}
 	if err := p.printf("%s\n", name); err != nil {
 		return err
@@ -88,12 +91,61 @@ func (p *program) importImage(ctx context.Context, name, file, store string) err
 	return p.handOver(ctx)
 }
 
-// handOver lets a running daemon host what this process made.
-func (p *program) handOver(ctx context.Context) error {
-	if err := p.opened.Close(); err != nil {
+// importInto fills a volume of another name and renames it: a command that is
+// killed leaves nothing that looks complete.
+func (p *program) importInto(ctx context.Context, h *daemon.Here, v client.NewVolume, f *os.File) error {
+	if _, err := findDataset(ctx, h.Endpoint, v.Name); err == nil {
+		return &cairn.Error{Op: "import", Subject: v.Name, Kind: cairn.KindExists, Hint: "import under another name, or destroy that volume first"}
+	}
+	if err := h.NotDeclared("import", v.Name); err != nil {
 		return err
 	}
+	name := v.Name
+	v.Name += importingSuffix
+	if err := h.CreateVolume(ctx, v); err != nil {
+		return err
+	}
+	err := p.copyIn(ctx, h.Device, v.Name, f, v.Size)
+	if err == nil {
+		err = h.Endpoint.Renames.Rename(ctx, v.Name, name)
+	}
+	if err != nil {
+		return errors.Join(err, h.DestroyVolume(context.WithoutCancel(ctx), v.Name))
+	}
+	return nil
+}
+
+// dropUnfinished destroys what a killed import left.
+func (p *program) dropUnfinished(ctx context.Context, name string) error {
+	_, err := p.localDataset(ctx, name)
+	if errors.Is(err, cairn.KindNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	r, err := p.registry(ctx)
+	if err != nil {
+		return err
+	}
+	return r.DestroyVolume(ctx, name)
+}
+
+// letGo closes the volumes that this process hosts.
+func (p *program) letGo() error {
+	if p.opened == nil {
+		return nil
+	}
+	h := p.opened
 	p.opened = nil
+	return h.Close()
+}
+
+// handOver lets a running daemon host what this process made.
+func (p *program) handOver(ctx context.Context) error {
+	if err := p.letGo(); err != nil {
+		return err
+	}
 	c, err := p.running(ctx)
 	if err != nil || c == nil {
 		return err

@@ -195,7 +195,11 @@ func runFailure(r *client.Run) error {
 	if cause == "" {
 		cause = "it was " + r.State
 	}
-	return &cairn.Error{Op: "finish run of job", Subject: r.Job, Kind: kind, Err: errors.New(cause), Hint: r.Hint}
+	hint := r.Hint
+	if strings.Contains(cause, hint) {
+		hint = "" // said already
+	}
+	return &cairn.Error{Op: "finish run of job", Subject: r.Job, Kind: kind, Err: errors.New(cause), Hint: hint}
 }
 
 // follow waits for the run to end and shows its progress meanwhile.
@@ -238,7 +242,11 @@ func (p *program) signalCommand() *cobra.Command {
 	}
 	cmd := family(groupSetUp, "signal", "Wake or reset a job, in zrepl's words", "  cairn signal wakeup nightly",
 		act("wakeup", "Replicate and prune now, without a capture", func(ctx context.Context, _ *cobra.Command, args []string) error {
-			return p.wakeAndFollow(ctx, args[0], client.Wake{Verbs: []string{"replicate", "prune"}, Cause: "wakeup"}, true)
+			verbs, err := p.wakeupVerbs(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return p.wakeAndFollow(ctx, args[0], client.Wake{Verbs: verbs, Cause: "wakeup"}, true)
 		}),
 		act("reset", "End the present run and begin the schedule anew", func(ctx context.Context, _ *cobra.Command, args []string) error {
 			c, err := p.daemon()
@@ -249,4 +257,19 @@ func (p *program) signalCommand() *cobra.Command {
 		}))
 	cmd.Hidden = true
 	return cmd
+}
+
+// wakeupVerbs are what zrepl's wakeup makes a job do: a job without a peer prunes.
+func (p *program) wakeupVerbs(ctx context.Context, job string) ([]string, error) {
+	c, err := p.daemon()
+	if err != nil {
+		return nil, err
+	}
+	jobs, err := c.Jobs(ctx)
+	for _, j := range jobs {
+		if j.Name == job && j.Place == "" {
+			return []string{"prune"}, err
+		}
+	}
+	return []string{"replicate", "prune"}, err
 }

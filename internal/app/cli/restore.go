@@ -2,12 +2,14 @@ package cli
 
 import (
 	"context"
+	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"cairn"
+	"cairn/internal/mech/blockio"
 	"cairn/internal/work/replicate"
 	"cairn/internal/work/restore"
 )
@@ -43,6 +45,9 @@ func (p *program) restoreCommand() *cobra.Command {
 					err = printing
 				}
 			}
+			if err == nil && kind == "volume" && !c.dryRun {
+				return p.handOver(ctx)
+			}
 			return err
 		}),
 		ValidArgsFunction: p.completeDatasets,
@@ -71,6 +76,11 @@ func restoreTarget(cmd *cobra.Command, to, dataset string) (kind, target string,
 func (p *program) restore(ctx context.Context, source *cairn.Endpoint, a cairn.Address, kind, target string, force bool, c consent) (*restore.Report, error) {
 	bar := p.startBar("restore " + a.String())
 	defer bar.end()
+	if kind == "device" {
+		if err := isThere(target); err != nil {
+			return nil, err
+		}
+	}
 	if kind != "volume" {
 		live := &restore.FileLive{}
 		bar.poll(func() (int64, int64, string) {
@@ -94,6 +104,15 @@ func (p *program) restore(ctx context.Context, source *cairn.Endpoint, a cairn.A
 			return err
 		},
 	})
+}
+
+// isThere refuses a device that does not exist: a mistyped name would become a
+// plain file among the devices, in memory.
+func isThere(device string) error {
+	if _, err := os.Stat(device); err != nil {
+		return &cairn.Error{Op: "restore to", Subject: device, Kind: blockio.Kind(err), Err: err, Hint: "name a device that exists, or write a file with --to file:PATH"}
+	}
+	return nil
 }
 
 // transferred sums the steps of a replication.

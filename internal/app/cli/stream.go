@@ -55,6 +55,9 @@ func (p *program) sendStep(ctx context.Context, address, from, resume string) (c
 	}
 	step := cairn.Step{Dataset: a.Dataset, To: to.VersionID, Size: -1}
 	if from != "" {
+		if err := cairn.CheckVersionName(from); err != nil {
+			return cairn.Step{}, nil, err
+		}
 		v, err := findVersion(ep, l, from)
 		if err != nil {
 			return cairn.Step{}, nil, err
@@ -137,7 +140,10 @@ func (p *program) volumeReceiveCommand() *cobra.Command {
 			if abort {
 				return h.Endpoint.Receiver.Abort(ctx, name)
 			}
-			return p.receiveFrom(ctx, h.Endpoint, name)
+			if err := p.receiveFrom(ctx, h.Endpoint, name); err != nil {
+				return err
+			}
+			return p.handOver(ctx)
 		}),
 		ValidArgsFunction: p.completeDatasets,
 	}

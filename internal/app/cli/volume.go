@@ -35,7 +35,8 @@ func (p *program) registry(ctx context.Context) (registry, error) {
 		return nil, err
 	}
 	if c != nil {
-		return c, nil
+		// What this process hosts since it looked, the daemon could not have.
+		return c, p.letGo()
 	}
 	return p.here(ctx)
 }

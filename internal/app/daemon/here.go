@@ -95,7 +95,7 @@ func (h *Here) Device(ctx context.Context, name string) (cairn.BlockDevice, erro
 // no more is without an owner; nothing is destroyed for that.
 func (h *Here) Volume(ctx context.Context, name string) (client.Volume, error) {
 	r, err := h.place.Show(ctx, name)
-	if r.Owner != "" && r.Owner == h.cfg.File && h.notDeclared("show", name) == nil {
+	if r.Owner != "" && r.Owner == h.cfg.File && h.NotDeclared("show", name) == nil {
 		r.Owner = "nobody: " + h.cfg.File + " declares it no more"
 	}
 	return r, err
@@ -106,7 +106,7 @@ const byCommand = "command"
 
 // CreateVolume makes or adopts a volume.
 func (h *Here) CreateVolume(ctx context.Context, v client.NewVolume) error {
-	if err := h.notDeclared("create volume", v.Name); err != nil {
+	if err := h.NotDeclared("create volume", v.Name); err != nil {
 		return err
 	}
 	return h.place.Create(ctx, v, byCommand)
@@ -114,7 +114,7 @@ func (h *Here) CreateVolume(ctx context.Context, v client.NewVolume) error {
 
 // ReleaseVolume ends the protection of an adopted volume.
 func (h *Here) ReleaseVolume(ctx context.Context, name string) error {
-	if err := h.notDeclared("release volume", name); err != nil {
+	if err := h.NotDeclared("release volume", name); err != nil {
 		return err
 	}
 	return h.place.Release(ctx, name)
@@ -122,7 +122,7 @@ func (h *Here) ReleaseVolume(ctx context.Context, name string) error {
 
 // DestroyVolume destroys a volume with all its versions.
 func (h *Here) DestroyVolume(ctx context.Context, name string) error {
-	if err := h.notDeclared("destroy volume", name); err != nil {
+	if err := h.NotDeclared("destroy volume", name); err != nil {
 		return err
 	}
 	// A volume too broken to be described may be destroyed all the same.
@@ -136,8 +136,8 @@ func (h *Here) DestroyVolume(ctx context.Context, name string) error {
 // MarkDirty makes everything in the volume count as changed.
 func (h *Here) MarkDirty(ctx context.Context, name string) error { return h.place.MarkDirty(ctx, name) }
 
-// notDeclared refuses to make or unmake what the configuration owns.
-func (h *Here) notDeclared(op, name string) error {
+// NotDeclared refuses to make or unmake what the configuration owns.
+func (h *Here) NotDeclared(op, name string) error {
 	for _, v := range h.cfg.Volumes {
 		if v.Name == name {
 			return &cairn.Error{Op: op, Subject: name, Kind: cairn.KindConflict, Err: errors.New("it is declared at " + v.At.String()),

@@ -35,12 +35,19 @@ func choose(cfg *config.Config, name string, o *volume.Options) {
 	}
 }
 
-// Create makes or adopts a volume.
+// Create makes or adopts a volume, and hosts it from then on.
 func (p onDisk) Create(ctx context.Context, v client.NewVolume, owner string) error {
+	var err error
 	if v.Origin != "" {
-		return p.Adopt(ctx, v.Name, v.Origin, v.Store, owner)
+		err = p.Adopt(ctx, v.Name, v.Origin, v.Store, owner)
+	} else {
+		err = p.CreateIn(ctx, v.Name, v.Size, v.Store, owner)
 	}
-	return p.CreateIn(ctx, v.Name, v.Size, v.Store, owner)
+	if err != nil {
+		return err
+	}
+	_, err = p.Open(ctx, v.Name)
+	return err
 }
 
 // Destroy destroys a volume.
