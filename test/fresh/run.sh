@@ -6,11 +6,11 @@ place=$(mktemp -d "${FRESH_DIR:-/var/tmp}/cairn-fresh.XXXXXX")
 trap 'chmod -R u+w "$place"; rm -rf "$place"' EXIT
 git clone -q "file://$top" "$place/cairn"
 mkdir "$place/home"
-modules=$(go env GOMODCACHE 2>/dev/null || /usr/local/go/bin/go env GOMODCACHE)
+PATH=$PATH:/usr/local/go/bin
 chown -R nobody "$place"
 as_nobody() {
 	setpriv --reuid=nobody --regid=nogroup --clear-groups env -i HOME="$place/home" PATH=/usr/local/bin:/usr/bin:/bin LANG=C.UTF-8 \
-		GOPROXY="${GOPROXY:-}${GOPROXY:+,}file://$modules/cache/download" GOSUMDB=off bash -c "cd '$place/cairn' && $1"
+		GOPROXY="$(go env GOPROXY)" GOSUMDB="$(go env GOSUMDB)" bash -c "cd '$place/cairn' && $1"
 }
 for round in 1 2; do
 	before=$(date +%s)
