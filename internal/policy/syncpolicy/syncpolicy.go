@@ -246,8 +246,11 @@ func (p Policy) due(s State) (time.Time, bool) {
 }
 
 // Pause is how long to wait after so many failures in a row: a second, doubling,
-// a minute at most.
+// a minute at most; nothing without a failure.
 func Pause(failures int) time.Duration {
+	if failures <= 0 {
+		return 0
+	}
 	return min(firstPause<<min(failures-1, 10), longestPause)
 }
 

@@ -12,6 +12,10 @@
 //     first. So at every instant at least one partition ends in a valid index.
 //   - Small files share records: what is put in one go is written densely.
 //   - Many files are read in the order they stand on the tape.
+//   - As a file system (FS): what a returned Fsync, Sync or, under close-sync, Flush
+//     promised is on tape with an index that names it; an index says which files were
+//     open for writing; reads and writes go on while it is written; a failed one is
+//     tried again for ever. The policy is policy/syncpolicy.
 //   - A tape whose end does not look as its indexes say is read, and refused for
 //     writing until it was checked.
 //

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 
 	"cairn"
 	"cairn/internal/system/tape/drive"
@@ -52,6 +53,7 @@ func (m *medium) apply(c change) {
 type Tape struct {
 	medium
 	pos     drive.Position
+	mu      sync.Mutex // guards changes, so that a test may look while its subject writes
 	changes []change
 	raised  bool
 
@@ -72,12 +74,18 @@ func New() *Tape {
 }
 
 func (t *Tape) record(c change) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	t.apply(c)
 	t.changes = append(t.changes, c)
 }
 
 // Changes is how many changes the medium has seen.
-func (t *Tape) Changes() int { return len(t.changes) }
+func (t *Tape) Changes() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.changes)
+}
 
 // Cut is a new drive with the medium as it was after n changes; with torn the
 // change after those arrived in half. lostEnds partitions have no end mark.

@@ -1,0 +1,225 @@
+package tape_test
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"testing"
+
+	"cairn/internal/policy/syncpolicy"
+	"cairn/internal/system/tape"
+	"cairn/internal/testkit/faketape"
+)
+
+var cuts = flag.Int("cuts", 250, "power cuts of a mounted tape to look at")
+
+// promise is what a call that returned said to be on tape: from this change of the
+// medium on, this generation holds exactly these files.
+type promise struct {
+	change     int
+	generation uint64
+	files      map[string][]byte
+	by         string
+}
+
+// mountedWork uses a mounted tape at random under a policy and notes every
+// promise: of fsync, of a sync on request, of a close under close-sync, and of
+// unmounting.
+func mountedWork(t *testing.T, seed uint64, policy syncpolicy.Policy) (*faketape.Tape, []promise) {
+	t.Helper()
+	w := &worker{t: t, rng: rand.New(rand.NewPCG(seed, 9)), d: blank(t), policy: policy, model: map[string][]byte{}, open: map[string]*tape.Handle{}}
+	w.promises = []promise{{w.d.Changes(), 1, map[string][]byte{}, "format"}}
+	for range 2 {
+		w.f = mount(t, w.d, tape.FSOptions{Policy: policy, Buffer: 30000})
+		for range 20 + w.rng.IntN(20) {
+			w.step()
+		}
+		for name := range maps.Clone(w.open) {
+			w.close(name)
+		}
+		unmount(t, w.f)
+		w.note("unmount")
+	}
+	return w.d, w.promises
+}
+
+type worker struct {
+	t        *testing.T
+	rng      *rand.Rand
+	d        *faketape.Tape
+	f        *tape.FS
+	policy   syncpolicy.Policy
+	model    map[string][]byte
+	open     map[string]*tape.Handle
+	promises []promise
+}
+
+func (w *worker) note(by string) {
+	w.promises = append(w.promises, promise{w.d.Changes(), w.f.Status().Generation, maps.Clone(w.model), by})
+}
+
+func (w *worker) must(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *worker) close(name string) {
+	w.t.Helper()
+	w.must(w.open[name].Flush(w.t.Context()))
+	if w.policy.OnClose {
+		w.note("close")
+	}
+	w.open[name].Close()
+	delete(w.open, name)
+}
+
+func (w *worker) step() {
+	name := fmt.Sprintf("f%d", w.rng.IntN(5))
+	h := w.open[name]
+	_, there := w.model[name]
+	switch k := w.rng.IntN(20); {
+	case !there:
+		w.open[name] = begin(w.t, w.f.Root(), name, nil)
+		w.model[name] = []byte{}
+	case h == nil && k < 3:
+		w.must(w.f.Root().Remove(name, false))
+		delete(w.model, name)
+	case h == nil && k < 6:
+		to := fmt.Sprintf("f%d", w.rng.IntN(5))
+		if w.open[to] != nil || to == name {
+			return
+		}
+		w.must(w.f.Root().Rename(name, w.f.Root(), to, false))
+		w.model[to] = w.model[name]
+		delete(w.model, name)
+	case h == nil:
+		again, err := child(w.t, w.f.Root(), name).Open(true, k < 12)
+		w.must(err)
+		w.open[name] = again
+		if k < 12 {
+			w.model[name] = []byte{}
+		}
+	case k < 13:
+		w.write(h, name)
+	case k < 16:
+		w.close(name)
+	case k < 18:
+		w.must(h.Node().Fsync(w.t.Context()))
+		w.note("fsync")
+	default:
+		w.must(w.f.Sync(w.t.Context(), syncpolicy.Manual, false))
+		w.note("sync")
+	}
+}
+
+func (w *worker) write(h *tape.Handle, name string) {
+	have := w.model[name]
+	data, off := noise(w.rng, 1+w.rng.IntN(12000)), len(have)
+	if w.rng.IntN(3) == 0 {
+		off = w.rng.IntN(len(have) + 500)
+	}
+	w.must(h.Write(w.t.Context(), data, uint64(off)))
+	grown := make([]byte, max(len(have), off+len(data)))
+	copy(grown, have)
+	copy(grown[off:], data)
+	w.model[name] = grown
+}
+
+// Power is cut after every change of the medium, and inside it, under each policy:
+// the tape opens, can be repaired where its end is torn, and holds what every call
+// that had returned promised; then it can be mounted and written to again.
+func TestPowerCutsKeepPromises(t *testing.T) {
+	policies := []syncpolicy.Policy{{}, syncpolicy.Default(), {OnClose: true}}
+	looked, told := 0, 0
+	for seed := uint64(0); looked < *cuts; seed++ {
+		policy := policies[seed%uint64(len(policies))]
+		d, promises := mountedWork(t, seed, policy)
+		told += len(promises)
+		// In the short run every cut of a recording is as likely as any other.
+		stride := max(1, d.Changes()*2*len(policies) / *cuts)
+		for n := promises[0].change + int(seed)%stride; n <= d.Changes() && looked < *cuts; n += stride {
+			for _, torn := range []bool{false, true} {
+				looked++
+				what := fmt.Sprintf("seed %d (%v), %d of %d changes, torn %v", seed, policy, n, d.Changes(), torn)
+				examineCut(t, d.Cut(n, torn), lastPromise(promises, n), what)
+				if t.Failed() {
+					t.Fatalf("stopped after %d cuts", looked)
+				}
+			}
+		}
+	}
+	t.Logf("%d cuts, %d promises", looked, told)
+}
+
+func lastPromise(promises []promise, change int) (last promise) {
+	for _, p := range promises {
+		if p.change <= change {
+			last = p
+		}
+	}
+	return last
+}
+
+func examineCut(t *testing.T, d *faketape.Tape, p promise, what string) {
+	t.Helper()
+	tp, err := tape.Open(t.Context(), d, "tape")
+	if err != nil {
+		t.Errorf("%s: %v", what, err)
+		return
+	}
+	checkPromise(t, tp, p, what)
+	f, err := tape.NewFS(t.Context(), tp, tape.FSOptions{})
+	if err != nil {
+		if _, err := tp.Recover(t.Context(), false, "c", now); err != nil {
+			t.Errorf("%s: recovery: %v", what, err)
+			return
+		}
+		checkPromise(t, tp, p, what+", after recovery")
+		if f, err = tape.NewFS(t.Context(), tp, tape.FSOptions{}); err != nil {
+			t.Errorf("%s: mounting after recovery: %v", what, err)
+			return
+		}
+	}
+	write(t, f.Root(), "later", []byte("later"))
+	unmount(t, f)
+	again, err := tape.Open(t.Context(), d, "tape")
+	if err != nil {
+		t.Errorf("%s: afterwards: %v", what, err)
+		return
+	}
+	if problems, err := again.Check(t.Context(), true); err != nil || len(problems) > 0 {
+		t.Errorf("%s: afterwards: %v, %v", what, problems, err)
+	}
+}
+
+// checkPromise compares the promised generation with what was promised.
+func checkPromise(t *testing.T, tp *tape.Tape, p promise, what string) {
+	t.Helper()
+	if tp.Index().Generation < p.generation {
+		t.Errorf("%s: generation %d was opened, %s promised %d", what, tp.Index().Generation, p.by, p.generation)
+		return
+	}
+	ix, err := tp.At(t.Context(), p.generation)
+	if err != nil {
+		t.Errorf("%s: generation %d, promised by %s: %v", what, p.generation, p.by, err)
+		return
+	}
+	f, err := tape.NewFS(t.Context(), tp, tape.FSOptions{Index: ix})
+	if err != nil {
+		t.Errorf("%s: %v", what, err)
+		return
+	}
+	if names := files(ix); len(names) != len(p.files) {
+		t.Errorf("%s: generation %d holds %v, %s promised %d files", what, p.generation, names, p.by, len(p.files))
+		return
+	}
+	for name, want := range p.files {
+		if got := content(t, child(t, f.Root(), name)); !bytes.Equal(got, want) {
+			t.Errorf("%s: %s of generation %d differs from what %s promised", what, name, p.generation, p.by)
+		}
+	}
+}

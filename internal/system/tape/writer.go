@@ -1,0 +1,450 @@
+package tape
+
+import (
+	"errors"
+	"slices"
+	"syscall"
+	"time"
+
+	"cairn"
+	"cairn/internal/policy/syncpolicy"
+	"cairn/internal/system/tape/drive"
+	"cairn/ltfs"
+)
+
+// act is what the goroutine does next.
+type act struct {
+	stop   bool
+	sync   syncpolicy.Reason
+	record bool      // write one record of data
+	next   time.Time // look again then; zero: when woken
+}
+
+// run writes records as they fill and indexes as the policy says, until Close.
+func (f *FS) run() {
+	defer close(f.done)
+	for {
+		f.mu.Lock()
+		a := f.decide(time.Now())
+		f.mu.Unlock()
+		switch {
+		case a.stop:
+			return
+		case a.sync != syncpolicy.None:
+			f.writeIndex(a.sync)
+		case a.record:
+			if err := f.writeRecord(); err != nil {
+				f.attemptFailed(err, nil)
+			}
+		default:
+			f.sleep(a.next)
+		}
+	}
+}
+
+func (f *FS) sleep(until time.Time) {
+	var timer <-chan time.Time
+	if !until.IsZero() {
+		timer = time.After(time.Until(until))
+	}
+	select {
+	case <-f.kick:
+	case <-timer:
+	case <-f.ctx.Done():
+		f.mu.Lock()
+		f.ending = true
+		f.mu.Unlock()
+	}
+}
+
+// decide answers who need not wait any longer and says what to do. The caller
+// holds mu.
+func (f *FS) decide(now time.Time) act {
+	if f.broken != nil {
+		f.answer(f.asks, f.broken)
+		f.asks = nil
+	}
+	if f.ending {
+		f.stopped = true
+		f.answer(f.asks, f.fail("sync tape", cairn.KindUnavailable, "it is unmounted"))
+		f.asks = nil
+		return act{stop: true}
+	}
+	f.dismissSatisfied()
+	s := syncpolicy.State{Dirty: !f.clean(len(f.asks) > 0), Since: f.pending.and(f.risk).Since, LastIndex: f.sync.LastIndex, Failures: f.sync.Failures,
+		LastFailure: f.sync.LastFailure, Pace: f.pace()}
+	for _, a := range f.asks {
+		s.Asks = append(s.Asks, a.Ask)
+	}
+	d := syncpolicy.Decide(f.opt.Policy, s, now)
+	f.dismiss(d)
+	a := act{sync: d.Write, next: d.Next}
+	if f.broken != nil {
+		return act{}
+	}
+	if f.queued-f.placed >= int64(f.t.label.BlockSize) {
+		again := f.sync.LastFailure.Add(syncpolicy.Pause(f.sync.Failures))
+		a.record = f.sync.Failures == 0 || !again.After(now)
+		if !a.record && (a.next.IsZero() || again.Before(a.next)) {
+			a.next = again
+		}
+	}
+	return a
+}
+
+// dismissSatisfied answers those whose changes are on tape.
+func (f *FS) dismissSatisfied() {
+	f.asks = slices.DeleteFunc(f.asks, func(a *ask) bool {
+		if f.clean(a.both) {
+			a.answer <- nil
+			return true
+		}
+		return false
+	})
+}
+
+func (f *FS) dismiss(d syncpolicy.Decision) {
+	i := -1
+	f.asks = slices.DeleteFunc(f.asks, func(a *ask) bool {
+		i++
+		switch {
+		case d.Let[i]:
+			a.answer <- nil
+		case d.Refused[i]:
+			a.answer <- &cairn.Error{Op: "sync tape", Subject: f.t.subject, Kind: cairn.KindSpace, Err: syscall.ENOSPC,
+				Hint: "the budget for indexes is spent; unmounting still writes one"}
+		default:
+			return false
+		}
+		return true
+	})
+}
+
+func (f *FS) answer(asks []*ask, err error) {
+	for _, a := range asks {
+		a.answer <- err
+	}
+}
+
+// writeIndex puts everything written so far on tape, then an index of it. What is
+// written meanwhile waits in memory; readers take turns with it.
+func (f *FS) writeIndex(reason syncpolicy.Reason) {
+	f.mu.Lock()
+	served := f.asks
+	f.asks = nil
+	f.enqueueAll()
+	target := f.queued
+	f.mu.Unlock()
+	if err := f.drain(target); err != nil {
+		f.attemptFailed(err, served)
+		return
+	}
+	both := slices.ContainsFunc(served, func(a *ask) bool { return a.both })
+	f.mu.Lock()
+	if f.clean(false) {
+		f.mu.Unlock()
+		f.completeIndexPartition(served)
+		return
+	}
+	ix := f.takeIndex(reason)
+	f.mu.Unlock()
+	if err := f.put(ix, both); err != nil {
+		f.attemptFailed(err, served)
+		return
+	}
+	f.attemptDone(ix, served, both)
+}
+
+// completeIndexPartition is for those who want the index that is at the end of the
+// data partition in the other one too.
+func (f *FS) completeIndexPartition(served []*ask) {
+	f.mu.Lock()
+	ix := f.header
+	ix.Root, ix.Self, ix.Generation = f.root.freeze(), f.sync.Location, f.sync.Generation
+	f.mu.Unlock()
+	err := f.atEnd()
+	if err == nil {
+		err = f.t.writeIndexPartition(f.ctx, &ix)
+	}
+	if err == nil {
+		err = f.t.vouch(f.ctx)
+	}
+	if err != nil {
+		f.attemptFailed(err, served)
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.sync.complete, f.sync.Failures, f.sync.Err = true, 0, nil
+	f.answer(served, nil)
+}
+
+// takeIndex begins a generation: the tree as it is now, as far as it is on tape.
+// The caller holds mu.
+func (f *FS) takeIndex(reason syncpolicy.Reason) *ltfs.Index {
+	f.header.Generation++ // also after a failure: a number means one thing
+	ix := f.header
+	ix.Comment, ix.UpdateTime = f.comment, stamp()
+	ix.Creator = reason.String()
+	if f.opt.Creator != nil {
+		ix.Creator = f.opt.Creator(reason.String())
+	}
+	ix.Root = f.root.freeze()
+	x := ltfs.Extension{IndexBytes: uint64(f.sync.IndexBytes), OpenCount: len(f.partial)}
+	for n := range f.partial {
+		x.Open = append(x.Open, n.path())
+	}
+	slices.Sort(x.Open)
+	ix.SetExtension(x)
+	f.pending, f.risk = f.pending.and(f.risk), Risk{}
+	f.epoch++
+	if f.buffered > 0 {
+		f.risk = Risk{Bytes: f.buffered, Since: time.Now()}
+		for n := range f.partial {
+			if len(n.drafts) > 0 {
+				n.epoch = f.epoch
+				f.risk.Files++
+			}
+		}
+	}
+	f.writing = true
+	return &ix
+}
+
+// put writes a generation.
+func (f *FS) put(ix *ltfs.Index, both bool) error {
+	if err := f.atEnd(); err != nil {
+		return err
+	}
+	t := f.t
+	data := t.ends[t.label.DataPart]
+	ix.Previous = ltfs.Location{}
+	if data.last != nil {
+		ix.Previous = data.last.Self
+	}
+	if err := t.writeIndex(f.ctx, ix, t.label.DataPart, data.end); err != nil {
+		return err
+	}
+	if both {
+		inIndexPartition := *ix
+		if err := t.writeIndexPartition(f.ctx, &inIndexPartition); err != nil {
+			return err
+		}
+	}
+	return t.vouch(f.ctx)
+}
+
+func (f *FS) attemptDone(ix *ltfs.Index, served []*ask, both bool) {
+	room, rerr := f.t.mover.capacity(f.ctx, f.t.number[f.t.label.DataPart])
+	end := f.t.ends[f.t.label.DataPart]
+	records := end.end - 1 - ix.Self.Block
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if rerr == nil {
+		f.noteRoom(room)
+	}
+	f.header.Self, f.header.Previous, f.header.UpdateTime, f.header.Creator, f.header.Comment, f.header.Unknown = ix.Self, ix.Previous, ix.UpdateTime, ix.Creator, ix.Comment, ix.Unknown
+	if f.sync.Failures > 0 {
+		f.log.Info("the index is written again", "tape", f.t.subject, "generation", ix.Generation, "failures", f.sync.Failures)
+	}
+	before := f.pace()
+	size := int64(records * f.t.label.BlockSize)
+	f.sync.Generation, f.sync.Location, f.sync.LastIndex, f.sync.lastSize, f.sync.complete = ix.Generation, ix.Self, time.Now(), size, both
+	f.sync.IndexBytes += size
+	f.sync.Failures, f.sync.Err = 0, nil
+	if pace := f.pace(); pace != before {
+		f.log.Warn("the budget for indexes is being spent", "tape", f.t.subject, "pace", pace.String(), "spent", f.sync.IndexBytes, "budget", f.sync.Budget)
+	}
+	f.pending, f.writing = Risk{}, false
+	f.answer(served, nil)
+	f.answer(f.joined, nil)
+	f.joined = nil
+}
+
+// attemptFailed records a failure. What was not written stays, and is tried again.
+func (f *FS) attemptFailed(err error, served []*ask) {
+	f.endUnknown = true
+	resync := f.atEnd()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.sync.Failures++
+	f.sync.LastFailure, f.sync.Err = time.Now(), err
+	if resync != nil && f.broken == nil && cairn.KindOf(resync) == cairn.KindDamaged {
+		f.broken = resync
+	}
+	if f.sync.Failures == 1 || f.broken != nil {
+		f.log.Warn("the tape could not be written", "tape", f.t.subject, "error", err, "files", f.risk.Files)
+	}
+	f.risk, f.pending, f.writing = f.pending.and(f.risk), Risk{}, false
+	f.answer(served, err)
+	f.answer(f.joined, err)
+	f.joined = nil
+	f.moved()
+}
+
+// atEnd makes sure that the end of the data partition is known.
+func (f *FS) atEnd() error {
+	if !f.endUnknown {
+		return nil
+	}
+	if err := f.findEnd(); err != nil {
+		return err
+	}
+	f.endUnknown = false
+	return nil
+}
+
+// findEnd looks where the data partition ends after a failure: what was being
+// written may stand there in part, and is left behind; the partition only grows.
+// When it ends before what was written, data is lost that was believed to be on
+// tape, and nothing may be written any more.
+func (f *FS) findEnd() error {
+	t := f.t
+	end, err := t.mover.seekEnd(f.ctx, t.number[t.label.DataPart])
+	if err != nil {
+		return err
+	}
+	data := t.ends[t.label.DataPart]
+	if end.Block < data.end {
+		return t.fail("write to tape", cairn.KindDamaged, "unmount it, and check it: cairn tape check", "its data partition ends at %d; what was written went up to %d: the drive lost it, or the medium was changed", end.Block, data.end)
+	}
+	data.end = end.Block
+	return nil
+}
+
+// moved wakes who waits for room in memory. The caller holds mu.
+func (f *FS) moved() {
+	close(f.progress)
+	f.progress = make(chan struct{})
+}
+
+// drain writes queued data until everything up to target is on tape.
+func (f *FS) drain(target int64) error {
+	for {
+		f.mu.Lock()
+		done := f.placed >= target
+		f.mu.Unlock()
+		if done {
+			return nil
+		}
+		if err := f.writeRecord(); err != nil {
+			return err
+		}
+	}
+}
+
+// share is a part of a draft in a record.
+type share struct {
+	draft *draft
+	from  int // in the draft
+	n     int
+	at    int // in the record
+}
+
+// writeRecord fills a record from the queue and writes it. A full tape gives up
+// what is queued: its files say so at their next fsync or close.
+func (f *FS) writeRecord() error {
+	if err := f.atEnd(); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	record, shares := f.compose()
+	f.mu.Unlock()
+	if len(record) == 0 {
+		return nil
+	}
+	t := f.t
+	data := t.ends[t.label.DataPart]
+	warning, err := t.mover.write(f.ctx, drive.Position{Partition: t.number[t.label.DataPart], Block: data.end}, record)
+	if err != nil {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if errors.Is(err, cairn.KindSpace) {
+			f.giveUp()
+			return nil
+		}
+		for _, s := range shares {
+			s.draft.taken = s.from
+		}
+		return err
+	}
+	room, rerr := t.mover.capacity(f.ctx, t.number[t.label.DataPart])
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	block := data.end
+	data.end++
+	f.sync.complete = false
+	f.full = f.full || warning == drive.EarlyWarning
+	if rerr == nil {
+		f.noteRoom(room)
+	}
+	for _, s := range shares {
+		f.settle(s, block)
+	}
+	f.moved()
+	return nil
+}
+
+// compose takes bytes from the queue for one record. The caller holds mu.
+func (f *FS) compose() (record []byte, parts []share) {
+	size := int(f.t.label.BlockSize)
+	record = f.t.buf[:0]
+	for _, p := range f.queue {
+		if len(record) == size {
+			break
+		}
+		n := min(size-len(record), max(0, len(p.data)-p.taken))
+		parts = append(parts, share{p, p.taken, n, len(record)})
+		record = append(record, p.data[min(p.taken, len(p.data)):][:n]...)
+		p.taken += n
+	}
+	if len(record) == 0 { // only drafts that a truncation emptied
+		for _, s := range parts {
+			f.settle(s, 0)
+		}
+	}
+	return record, parts
+}
+
+// settle enters a part of a record, which stands at block, into its file. The
+// caller holds mu.
+func (f *FS) settle(s share, block uint64) {
+	p, n := s.draft, s.draft.node
+	if count := min(s.n, len(p.data)-s.from); count > 0 && !(n.gone && n.handles == 0) {
+		n.place(ltfs.Extent{FileOffset: p.off + uint64(s.from), Partition: f.t.label.DataPart, StartBlock: block, ByteOffset: uint32(s.at), ByteCount: uint64(count)}, f.t.label.BlockSize)
+	}
+	if p.taken >= len(p.data) {
+		f.finish(p)
+	}
+}
+
+// finish takes a draft out of its file and the queue, of which it is the first.
+func (f *FS) finish(p *draft) {
+	n := p.node
+	f.buffered -= int64(len(p.data))
+	f.placed += int64(p.length)
+	if i := slices.Index(n.drafts, p); i >= 0 {
+		n.drafts = slices.Delete(n.drafts, i, i+1)
+	}
+	f.queue = f.queue[1:]
+	if !n.gone {
+		n.notePartial()
+	}
+}
+
+// giveUp drops what is queued, since the tape takes no more. The files end where
+// their bytes on tape end. The caller holds mu.
+func (f *FS) giveUp() {
+	f.full = true
+	for len(f.queue) > 0 {
+		p := f.queue[0]
+		n := p.node
+		n.failed = refuse("write to tape", n.name, cairn.KindSpace, syscall.ENOSPC)
+		f.log.Warn("the tape is full: data was lost", "tape", f.t.subject, "file", n.path(), "bytes", len(p.data)-p.taken)
+		f.finish(p)
+		if len(n.drafts) == 0 {
+			n.size = n.file.Length
+		}
+	}
+	f.moved()
+}
