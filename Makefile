@@ -5,7 +5,7 @@ env = . ./tools/env.sh
 go  = $(env) && nice -n 5 go
 pkgs = ./...
 
-.PHONY: help build quickstart test race lint vet-all tidy crash kill interop fuzz check-rules bench-plan bench-volume bench-tape tape-tears bench-incremental bench-block clean
+.PHONY: help build quickstart test race lint vet-all tidy crash kill interop fuzz check-rules bench-plan bench-volume bench-tape tape-tears bench-incremental bench-block vm-prepare test-vm clean
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
@@ -75,6 +75,14 @@ bench-incremental: ## what a 1 % change costs, beside restic, borg, rsync and qe
 bench-block: ## serving a volume over NBD, beside nbdkit and qemu-nbd, in server CPU per operation
 	@need_kib=8000000; $(env) && CGO_ENABLED=0 go build -trimpath -o .work/bin/cairn ./cmd/cairn && \
 	  go run ./test/bench/block -cairn .work/bin/cairn -dir .work/bench-block
+
+KERNEL = backports
+vmprepare = need_kib=3000000; $(env) && CGO_ENABLED=0 go build -trimpath -o .work/bin/vmprepare ./test/vm/prepare && nice -n 5 .work/bin/vmprepare -kernel $(KERNEL)
+vm-prepare: ## build the virtual machine from Debian packages, or again when newer ones are there (root; KERNEL=backports|stable)
+	@$(vmprepare)
+
+test-vm: ## tests inside the virtual machine: OpenZFS, kernel NBD, ublk, device-mapper, tape, power cuts (KERNEL=backports|stable)
+	@$(vmprepare) -keep && CAIRN_VM=1 CAIRN_VM_KERNEL=$(KERNEL) nice -n 5 go test -count=1 -timeout 30m -v ./test/vm && echo "test-vm: good on $(KERNEL)"
 
 clean: ## remove everything that was made
 	@chmod -R u+w .work 2>/dev/null; rm -rf .work cairn

@@ -1,0 +1,174 @@
+package vm_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"cairn"
+	"cairn/internal/system/volume"
+	"cairn/test/vm"
+)
+
+// machine gives the image that the environment asks for.
+func machine(t *testing.T) *vm.Image {
+	t.Helper()
+	if os.Getenv("CAIRN_VM") != "1" {
+		t.Skip("starts virtual machines: make test-vm")
+	}
+	kernel := os.Getenv("CAIRN_VM_KERNEL")
+	if kernel == "" {
+		kernel = vm.DefaultKernel
+	}
+	im, err := vm.Find(vm.CacheDir(), kernel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return im
+}
+
+// program builds the guest's tests, static, into the folder shared with it.
+func program(t *testing.T, dir string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-o", filepath.Join(dir, "guest.test"), "./guest")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+// sparse makes a disk.
+func sparse(t *testing.T, mib int64) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "disk")
+	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Truncate(file, mib<<20)); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func start(t *testing.T, im *vm.Image, o vm.Options) *vm.Machine {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	m, err := im.Start(ctx, o)
+	if err != nil {
+		cancel()
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancel()
+		_, _ = m.Wait() // whoever wanted its verdict has it
+	})
+	return m
+}
+
+// boot runs a script to its end.
+func boot(t *testing.T, im *vm.Image, o vm.Options) vm.Verdict {
+	t.Helper()
+	began := time.Now()
+	v, err := start(t, im, o).Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("the machine ran %.1f s, %.1f s by its own clock", time.Since(began).Seconds(), v.Uptime)
+	return v
+}
+
+// Every test of the guest runs inside the machine and is reported here; none may
+// be left out.
+func TestGuest(t *testing.T) {
+	im := machine(t)
+	t.Logf("%s", im)
+	dir := t.TempDir()
+	program(t, dir)
+	v := boot(t, im, vm.Options{Dir: dir, Disks: []string{sparse(t, 1024)}, Memory: 2048,
+		Script: fmt.Sprintf("export CAIRN_VM_RELEASE=%s CAIRN_VM_ZFS=%s\n./guest.test -test.v -test.skip '^TestPower(Write|Check)$'\n", im.Versions["kernel"], im.Versions["zfs"])})
+	cases := vm.Cases(v.Output)
+	for _, c := range cases {
+		t.Run(c.Name, func(t *testing.T) {
+			t.Log(c.Log)
+			if c.Status != "PASS" {
+				t.Errorf("%s in the machine", c.Status)
+			}
+		})
+	}
+	if v.Exit != 0 || len(cases) < 8 {
+		t.Errorf("%d tests ran, exit status %d:\n%s", len(cases), v.Exit, v.Output)
+	}
+}
+
+// Statuses come back, a failing test is seen to fail, and a machine that resets
+// itself has no verdict.
+func TestVerdicts(t *testing.T) {
+	im := machine(t)
+	dir := t.TempDir()
+	program(t, dir)
+	v := boot(t, im, vm.Options{Dir: dir, Script: "./guest.test -test.v -test.run '^TestPowerCheck$'\necho status $?\nexit 200\n"})
+	if cases := vm.Cases(v.Output); v.Exit != 200 || !strings.Contains(v.Output, "\nstatus 1\n") || len(cases) != 1 || cases[0].Status != "FAIL" {
+		t.Errorf("exit status %d, cases %+v, output %q", v.Exit, cases, v.Output)
+	}
+	m := start(t, im, vm.Options{Dir: t.TempDir(), Script: "echo going\necho b >/proc/sysrq-trigger\nsleep 60\n"})
+	if v, err := m.Wait(); !errors.Is(err, vm.ErrNoVerdict) || !strings.Contains(v.Output, "going\n") {
+		t.Errorf("after a reset: %+v, %v", v, err)
+	}
+	if err := m.PowerCut(); cairn.KindOf(err) != cairn.KindInvalid {
+		t.Errorf("the power of an ended machine can be cut: %v", err)
+	}
+}
+
+// powerCut lets the machine write until the line comes, cuts its power, boots it
+// again on the same disk and returns how the look at it went.
+func powerCut(t *testing.T, im *vm.Image, faults volume.Fault, line string) vm.Verdict {
+	t.Helper()
+	disk, dir := sparse(t, 512), t.TempDir()
+	program(t, dir)
+	m := start(t, im, vm.Options{Dir: dir, Disks: []string{disk}, Script: fmt.Sprintf("CAIRN_FAULTS=%d ./guest.test -test.v -test.run '^TestPowerWrite$'\n", faults)})
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	if err := m.WaitFor(ctx, line); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.PowerCut(); err != nil {
+		t.Fatal(err)
+	}
+	flushed, captured := last(m.Output(), "FLUSHED"), last(m.Output(), "CAPTURED")
+	t.Logf("the power went after FLUSHED %d, CAPTURED %d", flushed, captured)
+	second := t.TempDir()
+	program(t, second)
+	return boot(t, im, vm.Options{Dir: second, Disks: []string{disk},
+		Script: fmt.Sprintf("CAIRN_FLUSHED=%d CAIRN_CAPTURED=%d ./guest.test -test.v -test.run '^TestPowerCheck$'\n", flushed, captured)})
+}
+
+// last is the highest number that was told after a word in a whole line.
+func last(output, word string) (n uint64) {
+	for _, m := range regexp.MustCompile(`(?m)^`+word+` (\d+)\n`).FindAllStringSubmatch(output, -1) {
+		v, _ := strconv.ParseUint(m[1], 10, 64) // digits
+		n = max(n, v)
+	}
+	return n
+}
+
+// After a power cut every flushed write is there, every reported snapshot reads
+// what it read, and the change sets know what was written since.
+func TestPowerCut(t *testing.T) {
+	if v := powerCut(t, machine(t), 0, "CAPTURED 448"); v.Exit != 0 {
+		t.Errorf("exit status %d\n%s", v.Exit, v.Output)
+	}
+}
+
+// An engine that reports a snapshot before its record is durable is caught by the
+// same cut.
+func TestPowerCutCatchesFault(t *testing.T) {
+	v := powerCut(t, machine(t), volume.FaultSkipCatalogSync, "CAPTURED 192")
+	if v.Exit != 1 || !strings.Contains(v.Output, "snapshots that were reported are there") {
+		t.Errorf("exit status %d: the planted fault was not caught\n%s", v.Exit, v.Output)
+	}
+}
