@@ -53,8 +53,9 @@ type Options struct {
 // Job is a configured activity at run time. Run drives it; the other methods may
 // be called from any goroutine.
 type Job struct {
-	o   Options
-	log *slog.Logger
+	o     Options
+	log   *slog.Logger
+	clock clock
 
 	wake chan struct{} // capacity 1: something below changed
 
@@ -72,18 +73,20 @@ type Job struct {
 	unlogged bool // the history cannot be written, and that was said
 
 	// Owned by the goroutine of Run.
-	after    time.Time // when the last scheduled run began
-	due      time.Time // by schedule; zero: never, or not known
-	askAt    time.Time // when to ask Next again that could not tell
-	earliest time.Time // a scheduled run does not begin before
-	retryAt  time.Time // when failed verbs are tried again
-	failed   []string  // verbs that failed and have not succeeded since
+	after     time.Time     // when the last scheduled run began
+	due       time.Time     // by schedule; zero: never, or not known
+	askAt     time.Time     // when to ask Next again that could not tell
+	earliest  time.Time     // a scheduled run does not begin before
+	retryAt   time.Time     // when failed verbs are tried again
+	looked    time.Time     // when the clock was last looked at
+	lookedRan time.Duration // the same, of the process
+	failed    []string      // verbs that failed and have not succeeded since
 }
 
 // New makes a job; it does nothing before Run. The last run is taken from the
 // history.
 func New(o Options) (*Job, error) {
-	j := &Job{o: o, log: o.Log, wake: make(chan struct{}, 1)}
+	j := &Job{o: o, log: o.Log, clock: systemClock(), wake: make(chan struct{}, 1)}
 	if j.log == nil {
 		j.log = slog.New(slog.DiscardHandler)
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -82,6 +83,12 @@ func (b *bench) forget() {
 // run starts a job in the bubble; the test ends it.
 func run(t *testing.T, o job.Options) *bench {
 	t.Helper()
+	return runAt(t, o, nil)
+}
+
+// runAt is run with a wall clock that is off by what ahead says.
+func runAt(t *testing.T, o job.Options, ahead *atomic.Int64) *bench {
+	t.Helper()
 	b := &bench{t: t, begun: time.Now(), fail: map[string]error{}, length: map[string]time.Duration{}, logs: &bytes.Buffer{}}
 	b.hist = open(t, folder(t, t.TempDir()))
 	o.Name, o.History = "nightly", b.hist
@@ -92,6 +99,9 @@ func run(t *testing.T, o job.Options) *bench {
 	j, err := job.New(o)
 	must(t, err)
 	b.job = j
+	if ahead != nil {
+		j.SetWallClock(func() time.Time { return time.Now().Round(0).Add(time.Duration(ahead.Load())) })
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	b.end, b.done = cancel, make(chan struct{})
 	go func() {

@@ -22,10 +22,11 @@ const (
 // grace time to end and recorded as interrupted. It is called once.
 func (j *Job) Run(ctx context.Context) {
 	defer j.stop()
-	j.after = time.Now()
+	j.looked, j.lookedRan = j.clock.now(), j.clock.ran()
+	j.after = j.looked
 	j.schedule(ctx)
 	for j.wait(ctx) {
-		now := time.Now()
+		now := j.clock.now()
 		if j.takeReset() || !j.askAt.IsZero() && !now.Before(j.askAt) {
 			j.schedule(ctx)
 		}
@@ -63,10 +64,10 @@ func (j *Job) schedule(ctx context.Context) {
 		due, err := j.o.Next(limited, j.after)
 		cancel()
 		if err == nil {
-			j.due = due
+			j.due = due.Round(0)
 		} else if ctx.Err() == nil {
 			problem = err.Error()
-			j.askAt = time.Now().Add(failureGap)
+			j.askAt = j.clock.now().Add(failureGap)
 			j.log.Warn("cannot tell when the job is due; asking again later", "err", err, "kind", cairn.KindOf(err), "hint", cairn.HintOf(err))
 		}
 	}
@@ -98,10 +99,11 @@ func sooner(a, b time.Time) time.Time {
 // sleep through a suspend of the machine.
 func (j *Job) wait(ctx context.Context) bool {
 	for {
+		j.heedStep()
 		at := sooner(j.soonestRun(), j.askAt)
 		left := clockCheck
 		if !at.IsZero() {
-			left = min(left, time.Until(at.Round(0)))
+			left = min(left, at.Sub(j.clock.now()))
 		}
 		if left <= 0 {
 			return ctx.Err() == nil
@@ -132,7 +134,7 @@ func (j *Job) takeReset() bool {
 		return false
 	}
 	j.retryAt, j.failed, j.earliest = time.Time{}, nil, time.Time{}
-	j.after = time.Now()
+	j.after = j.clock.now()
 	if j.o.Reset != nil {
 		j.o.Reset()
 	}
@@ -336,7 +338,7 @@ func (j *Job) end(state State, err error) {
 	}
 	failures := j.failures
 	j.mu.Unlock()
-	j.pause(now, state, err, failures)
+	j.pause(j.clock.now(), state, err, failures)
 	j.report(run, err)
 }
 
