@@ -8,6 +8,7 @@ import (
 
 	"cairn"
 	"cairn/client"
+	"cairn/internal/work/restore"
 )
 
 func (p *program) volumeCommand() *cobra.Command {
@@ -193,6 +194,11 @@ func (p *program) volumeRollbackCommand() *cobra.Command {
 			}
 			if p.opened.Endpoint.Rollbacks == nil {
 				return p.opened.Endpoint.Lacks("rollback", a.Dataset)
+			}
+			if destroyNewer {
+				if err := restore.ReleaseNewer(ctx, p.opened.Endpoint, l, v.Order); err != nil {
+					return err
+				}
 			}
 			return p.opened.Endpoint.Rollbacks.Rollback(ctx, a.Dataset, v.VersionID, destroyNewer)
 		}),

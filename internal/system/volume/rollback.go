@@ -71,8 +71,7 @@ func (v *Volume) beginRollback(to cairn.VersionID, destroyNewer bool) error {
 				Hint: "ask for newer versions to be destroyed, or destroy them first"}
 		}
 		if len(r.Leases) > 0 {
-			return &cairn.Error{Op: "give up", Subject: r.Name, Kind: cairn.KindBusy, Err: fmt.Errorf("leased by %s (%v)", r.Leases[0].Owner, r.Leases[0].Purpose),
-				Hint: "wait for the step, or release the lease"}
+			return leasedBy(r, r.Leases[0])
 		}
 		if err := d.destroy(v, r.ID()); err != nil {
 			return err

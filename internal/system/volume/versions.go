@@ -85,8 +85,7 @@ func (d *destroyer) bequeath(r catalog.Version) error {
 	heir, ok := d.twin(r)
 	for _, l := range r.Leases {
 		if l.Purpose != cairn.PurposeCursor || !ok {
-			return &cairn.Error{Op: "give up", Subject: r.Name, Kind: cairn.KindBusy, Err: fmt.Errorf("leased by %s (%v)", l.Owner, l.Purpose),
-				Hint: "wait for the step, or release the lease"}
+			return leasedBy(r, l)
 		}
 		if !slices.Contains(heir.Leases, l) {
 			heir.Leases = append(slices.Clone(heir.Leases), l)
@@ -96,6 +95,20 @@ func (d *destroyer) bequeath(r catalog.Version) error {
 		d.versions[heir.Name], d.heirs[heir.Name] = heir, heir
 	}
 	return nil
+}
+
+// leasedBy says who relies on a version, and until when.
+func leasedBy(r catalog.Version, l cairn.Lease) error {
+	hint := l.Owner + " has to release it"
+	switch l.Purpose {
+	case cairn.PurposeStep, cairn.PurposeTentative:
+		hint = "it can go when " + l.Owner + " has replicated it"
+	case cairn.PurposeCursor:
+		hint = "increments stand on it: it can go when " + l.Owner + " has replicated a newer version"
+	case cairn.PurposeReceived:
+		hint = "increments stand on it: it can go when " + l.Owner + " has received a newer version"
+	}
+	return &cairn.Error{Op: "give up", Subject: r.Name, Kind: cairn.KindBusy, Err: fmt.Errorf("leased by %s (%v)", l.Owner, l.Purpose), Hint: hint}
 }
 
 // twin finds another version, a bookmark, with the GUID of r.

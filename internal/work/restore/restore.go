@@ -69,7 +69,7 @@ func find(ctx context.Context, ep *cairn.Endpoint, dataset string) (*cairn.Listi
 	if ep.Lister == nil {
 		return nil, ep.Lacks("list", dataset)
 	}
-	q := cairn.Query{Filter: cairn.All, Names: []string{dataset}, Want: cairn.Want{Versions: true, Partial: true}}
+	q := cairn.Query{Filter: cairn.All, Names: []string{dataset}, Want: cairn.Want{Versions: true, Leases: true, Partial: true}}
 	for l, err := range ep.Lister.List(ctx, q) {
 		if err != nil {
 			return nil, err

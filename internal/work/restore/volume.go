@@ -252,6 +252,9 @@ func (t *toVolume) rollBack(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := ReleaseNewer(ctx, t.Target, t.target, t.base.Order); err != nil {
+		return err
+	}
 	if err := t.Target.Rollbacks.Rollback(ctx, t.As, t.base.VersionID, true); err != nil {
 		return err
 	}

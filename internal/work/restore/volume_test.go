@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -126,6 +127,59 @@ func TestRollback(t *testing.T) {
 	b.same(b.src, "db", "@a")
 	if got := b.names(b.src, "db"); got != "@a" {
 		t.Error(got)
+	}
+}
+
+// What a job remembers of newer versions does not hold a restore up; what a person
+// pinned does.
+func TestRollbackOverReplicatedVersions(t *testing.T) {
+	b := newBench(t, "@a", "@b", "@c")
+	ep := b.src.Endpoint()
+	lease := func(p cairn.Purpose, names ...string) {
+		t.Helper()
+		set := cairn.LeaseSet{Dataset: "db", Owner: "nightly", Purpose: p}
+		for l, err := range ep.Lister.List(t.Context(), cairn.Query{Filter: cairn.All, Names: []string{"db"}, Want: cairn.Want{Versions: true}}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, v := range l.Versions {
+				if slices.Contains(names, v.Name) {
+					set.Versions = append(set.Versions, v.VersionID)
+				}
+			}
+		}
+		if err := ep.Leases.SetLease(t.Context(), set); err != nil {
+			t.Fatal(err)
+		}
+	}
+	leases := func() (n int) {
+		for l := range ep.Lister.List(t.Context(), cairn.Query{Filter: cairn.All, Names: []string{"db"}, Want: cairn.Want{Versions: true, Leases: true}}) {
+			for _, v := range l.Versions {
+				n += len(v.Leases)
+			}
+		}
+		return n
+	}
+	o := b.options("@a")
+	o.Target = o.Source
+	lease(cairn.PurposeStep, "@a", "@c")
+	lease(cairn.PurposeCursor, "@b")
+	lease(cairn.PurposePin, "@c")
+	if _, err := restore.ToVolume(t.Context(), o); !errors.Is(err, cairn.KindBusy) {
+		t.Fatalf("over a pinned version: %v", err)
+	}
+	lease(cairn.PurposePin)
+	if n := leases(); n != 3 {
+		t.Errorf("%d leases are left of a restore that was refused, want 3", n)
+	}
+	if _, err := restore.ToVolume(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.names(b.src, "db"); got != "@a" {
+		t.Error(got)
+	}
+	if n := leases(); n != 1 {
+		t.Errorf("%d leases are left, want nightly's step on @a", n)
 	}
 }
 
