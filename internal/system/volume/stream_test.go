@@ -173,7 +173,7 @@ func TestReceiveIntoFullDiskKeepsThePartialAndGoesOn(t *testing.T) {
 	write(t, from, 0, noise(2, 16<<20))
 	b := snap(t, from, "@b")
 	disk.SetCapacity(19 << 20)
-	if _, err := to.Receive(ctx, send(t, from, a.VersionID, b.VersionID, nil), cairn.ReceiveOptions{}); !errors.Is(err, cairn.KindSpace) {
+	if _, err := to.Receive(ctx, send(t, from, a.VersionID, b.VersionID, nil), cairn.ReceiveOptions{}); !errors.Is(err, cairn.KindSpace) || cairn.HintOf(err) == "" {
 		t.Fatalf("full disk: %v", err)
 	}
 	l := to.Listing("db", cairn.Want{Versions: true, Partial: true})

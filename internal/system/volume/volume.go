@@ -447,5 +447,9 @@ func failed(op, subject string, err error) error {
 	if errors.As(err, &e) && e.Op == op && e.Subject == subject {
 		return err
 	}
-	return &cairn.Error{Op: op, Subject: subject, Kind: blockio.Kind(err), Err: err}
+	failure := &cairn.Error{Op: op, Subject: subject, Kind: blockio.Kind(err), Err: err}
+	if failure.Kind == cairn.KindSpace && cairn.HintOf(err) == "" {
+		failure.Hint = "make room on that file system; what was cut goes on then"
+	}
+	return failure
 }

@@ -116,7 +116,7 @@ func (v *Volume) change(off, length int64, k writeKind, apply func() error) erro
 	if k&zeroing != 0 {
 		var err error
 		if touched, err = v.dataRuns(off, length); err != nil {
-			return errors.Join(errOrigin, err)
+			return fmt.Errorf("%w: %w", errOrigin, err)
 		}
 		if len(touched) == 0 {
 			return nil // zeroes already: nothing changes
@@ -126,7 +126,7 @@ func (v *Volume) change(off, length int64, k writeKind, apply func() error) erro
 		return err
 	}
 	if err := apply(); err != nil {
-		return errors.Join(errOrigin, err)
+		return fmt.Errorf("%w: %w", errOrigin, err)
 	}
 	return nil
 }
