@@ -14,7 +14,7 @@
 //
 // # What it promises
 //
-//   - A machine ends: by itself when its script does, by PowerCut, by Kill, by its
+//   - A machine ends: by itself when its script does, by PowerCut, by its
 //     context, and with the process that started it.
 //   - The exit status and all output of the script come back. The status is told
 //     twice, as a line of output and as the emulator's own; where they differ, or

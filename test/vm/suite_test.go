@@ -172,3 +172,55 @@ func TestPowerCutCatchesFault(t *testing.T) {
 		t.Errorf("exit status %d: the planted fault was not caught\n%s", v.Exit, v.Output)
 	}
 }
+
+// A machine does not outlive the process that started it, however that ends.
+func TestMachineEndsWithItsStarter(t *testing.T) {
+	im := machine(t)
+	if dir := os.Getenv("CAIRN_VM_ORPHAN"); dir != "" { // this is the process that will be killed
+		v := boot(t, im, vm.Options{Dir: dir, Script: "echo going\nsleep 600\n"})
+		t.Fatalf("nobody killed this process: %+v", v)
+	}
+	dir := t.TempDir()
+	starter := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^TestMachineEndsWithItsStarter$")
+	starter.Env = append(os.Environ(), "CAIRN_VM_ORPHAN="+dir)
+	if err := starter.Start(); err != nil {
+		t.Fatal(err)
+	}
+	within(t, "the machine is up", func() bool {
+		out, _ := os.ReadFile(filepath.Join(dir, "output"))
+		return strings.Contains(string(out), "going")
+	})
+	if !running(t, dir) {
+		t.Fatal("no process names the machine's folder")
+	}
+	if err := starter.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = starter.Wait() // it was killed
+	within(t, "the machine is gone", func() bool { return !running(t, dir) })
+}
+
+func within(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for end := time.Now().Add(2 * time.Minute); !is(); time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not after two minutes: %s", what)
+		}
+	}
+}
+
+// running tells whether an emulator was called with the folder.
+func running(t *testing.T, dir string) bool {
+	t.Helper()
+	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range lines {
+		line, _ := os.ReadFile(file) // the process may have ended
+		if strings.HasPrefix(filepath.Base(strings.Split(string(line), "\x00")[0]), vm.Emulator) && strings.Contains(string(line), dir) {
+			return true
+		}
+	}
+	return false
+}

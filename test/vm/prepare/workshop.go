@@ -84,7 +84,7 @@ func (w *workshop) pipe(in io.Reader, name string, args ...string) ([]byte, erro
 	cmd := exec.CommandContext(w.ctx, name, args...)
 	var out, all bytes.Buffer
 	cmd.Dir, cmd.Stdin = w.dir, in
-	cmd.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive", "TMPDIR=/tmp") // a folder that chroots have too
 	cmd.Stdout = &out
 	cmd.Stderr = io.MultiWriter(w.log, &all)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
