@@ -159,6 +159,7 @@ var sideways = map[string]string{
 	"internal/system/rpc internal/system/transport": "rpc is the protocol over transport's connections",
 	"internal/work/restore internal/work/replicate": "restoring to a volume is a replication in reverse",
 	"internal/work/archive internal/work/replicate": "archiving is a replication to media",
+	"internal/front/ltfsmount internal/system/tape": "the mount is the tape's file system in the words of FUSE; an interface between would repeat all of it",
 }
 
 // appOrder is the order inside app: a package imports only those before it.

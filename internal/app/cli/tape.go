@@ -22,11 +22,11 @@ import (
 	"cairn/ltfs"
 )
 
-// tapeCommand groups what works on an LTFS tape without mounting it.
+// tapeCommand groups what works on an LTFS tape.
 func (p *program) tapeCommand() *cobra.Command {
-	return family(groupTape, "tape", "Format, read, write and check LTFS tapes", "  cairn tape info ./TAPE1",
-		p.tapeFormatCommand(), p.tapeInfoCommand(), p.tapeLsCommand(), p.tapePutCommand(), p.tapeExtractCommand(),
-		p.tapeHistoryCommand(), p.tapeRollbackCommand(), p.tapeCheckCommand(), p.tapeIndexCommand())
+	members := []*cobra.Command{p.tapeFormatCommand(), p.tapeInfoCommand(), p.tapeLsCommand(), p.tapePutCommand(), p.tapeExtractCommand(),
+		p.tapeHistoryCommand(), p.tapeRollbackCommand(), p.tapeCheckCommand(), p.tapeIndexCommand()}
+	return family(groupTape, "tape", "Format, mount, read, write and check LTFS tapes", "  cairn tape info ./TAPE1", append(members, p.tapeMountCommands()...)...)
 }
 
 const driveHelp = "DRIVE is a folder of records, the form in which LTFS tools keep a tape without a drive."

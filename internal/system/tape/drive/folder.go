@@ -35,6 +35,7 @@ type Folder struct {
 	parts []partition
 	pos   Position
 	wrote bool // since loading: the change reference has been raised
+	lock  *os.File
 }
 
 // partition mirrors the folder: what stands at each block. A record's size is read
@@ -68,15 +69,21 @@ func CreateFolder(dir string, o FolderOptions) (*Folder, error) {
 		return nil, &cairn.Error{Op: "create tape folder", Subject: dir, Kind: cairn.KindExists, Hint: "choose an empty folder"}
 	}
 	f := &Folder{dir: dir, opt: o, parts: make([]partition, 1)}
+	if err := f.acquire(); err != nil {
+		return nil, err
+	}
 	return f, f.Format(context.Background(), 1)
 }
 
 // OpenFolder loads the medium in a folder. It lists the folder once and reads no
-// record.
+// record. For writing it has one opener at a time: KindBusy for the others.
 func OpenFolder(dir string, o FolderOptions) (*Folder, error) {
 	f := &Folder{dir: dir, opt: o}
-	if err := f.load(); err != nil {
+	if err := f.acquire(); err != nil {
 		return nil, err
+	}
+	if err := f.load(); err != nil {
+		return nil, errors.Join(err, f.release())
 	}
 	return f, nil
 }
@@ -291,24 +298,6 @@ func (f *Folder) Read(_ context.Context, p []byte) (int, error) {
 	return n, nil
 }
 
-// capacity of the current partition, and where the warnings begin.
-func (f *Folder) capacity(part int) int64 {
-	total := f.opt.CapacityBytes
-	if total == 0 {
-		total = defaultCapacity
-	}
-	if len(f.parts) == 1 {
-		return total
-	}
-	if part == 0 {
-		return total / 20
-	}
-	return total - total/20
-}
-
-// reserve is the room behind EarlyWarning, for the last indexes.
-func (f *Folder) reserve(part int) int64 { return f.capacity(part) / 20 }
-
 // Write writes one record.
 func (f *Folder) Write(_ context.Context, p []byte) (Warning, error) {
 	if len(p) == 0 || len(p) > folderMaxBlock {
@@ -482,19 +471,11 @@ func (f *Folder) Format(_ context.Context, partitions int) error {
 	return f.sync()
 }
 
-// Capacity tells the room of a partition.
-func (f *Folder) Capacity(_ context.Context, part int) (Capacity, error) {
-	if part < 0 || part >= len(f.parts) {
-		return Capacity{}, &cairn.Error{Op: "tell capacity of tape", Subject: f.dir, Kind: cairn.KindInvalid, Err: fmt.Errorf("there is no partition %d", part)}
-	}
-	total := f.capacity(part)
-	return Capacity{Total: total, Remaining: max(0, total-f.reserve(part)-f.parts[part].used)}, nil
-}
-
 // Close syncs the folder when something was written.
 func (f *Folder) Close() error {
-	if !f.wrote {
-		return nil
+	var err error
+	if f.wrote {
+		err = f.sync()
 	}
-	return f.sync()
+	return errors.Join(err, f.release())
 }

@@ -79,6 +79,12 @@ func TestRecordsAndFilemarks(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, f, "one", "F", "two", "three", "F")
+	if _, err := drive.OpenFolder(dir, drive.FolderOptions{}); !errors.Is(err, cairn.KindBusy) {
+		t.Errorf("a second writer: %v", err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
 	again, err := drive.OpenFolder(dir, drive.FolderOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -95,7 +101,7 @@ func TestRecordsAndFilemarks(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, again, "new")
-	third, err := drive.OpenFolder(dir, drive.FolderOptions{})
+	third, err := drive.OpenFolder(dir, drive.FolderOptions{ReadOnly: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,7 +217,10 @@ func TestAttributes(t *testing.T) {
 
 // The change reference counts loadings in which something was written.
 func TestChangeReference(t *testing.T) {
-	_, dir := folder(t, drive.FolderOptions{})
+	f, dir := folder(t, drive.FolderOptions{})
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
 	reference := func() byte {
 		raw, err := os.ReadFile(filepath.Join(dir, "attr_0_9"))
 		if err != nil {

@@ -1,0 +1,8 @@
+//go:build !linux
+
+package cli
+
+import "github.com/spf13/cobra"
+
+// tapeMountCommands are those that need FUSE as Linux has it: here there are none.
+func (p *program) tapeMountCommands() []*cobra.Command { return nil }
