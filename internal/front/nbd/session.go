@@ -21,14 +21,10 @@ const maxDrain = 2 * MaxPayload
 // Below it a change of goroutine costs more than it gains.
 const slowAfter = 100 * time.Microsecond
 
-// patience is how long a request of a fast kind may take before somebody else
-// goes on reading in its place: a device that hangs must neither hide the client's
-// goodbye nor hold up its other requests.
-const patience = 2 * time.Millisecond
-
 // session is the transmission phase of one connection. One goroutine at a time is
-// its leader: it reads requests and executes those of fast kinds itself; the others
-// run in workers, so that writes which wait for a group commit wait together.
+// its leader: it reads requests and executes those of fast kinds itself, and those
+// of a client that sends one at a time; the others run in workers, so that writes
+// which wait for a group commit wait together.
 type session struct {
 	*conn
 	export   *Export
@@ -42,7 +38,12 @@ type session struct {
 	result  chan error     // of the last leader
 	reads   pace
 	writes  pace
+	lone    int // requests that came one at a time so far; the leader's
 }
+
+// serial is the number of requests, each sent after the answer to the last, after
+// which a client is taken to send one at a time.
+const serial = 16
 
 func newSession(c *conn, n *negotiation) *session {
 	return &session{
@@ -69,18 +70,24 @@ var errSucceeded = errors.New("another goroutine reads on")
 
 // lead reads requests until the connection ends or a successor has taken over.
 func (s *session) lead(ctx context.Context) {
-	successor := time.AfterFunc(time.Hour, func() {
+	t := &turn{}
+	t.timer = time.AfterFunc(time.Hour, func() {
+		if !t.look(func() { s.workers.Add(1) }) {
+			return
+		}
 		defer s.workers.Done()
 		s.slots <- struct{}{} // of the request that is still running
 		s.lead(ctx)
 	})
-	successor.Stop()
-	if err := s.loop(ctx, successor); !errors.Is(err, errSucceeded) {
+	t.timer.Stop()
+	err := s.loop(ctx, t)
+	t.timer.Stop()
+	if !errors.Is(err, errSucceeded) {
 		s.result <- err
 	}
 }
 
-func (s *session) loop(ctx context.Context, successor *time.Timer) error {
+func (s *session) loop(ctx context.Context, t *turn) error {
 	for {
 		if s.r.Buffered() < nbdproto.RequestSize {
 			if err := s.out.flush(); err != nil {
@@ -101,7 +108,7 @@ func (s *session) loop(ctx context.Context, successor *time.Timer) error {
 		if q.Type == nbdproto.CmdDisc {
 			return nil
 		}
-		if err := s.accept(ctx, successor, q); err != nil {
+		if err := s.accept(ctx, t, q); err != nil {
 			return err
 		}
 	}
@@ -109,7 +116,7 @@ func (s *session) loop(ctx context.Context, successor *time.Timer) error {
 
 // accept checks one request, reads its data and has it executed. An error ends
 // the connection.
-func (s *session) accept(ctx context.Context, successor *time.Timer, q nbdproto.Request) error {
+func (s *session) accept(ctx context.Context, t *turn, q nbdproto.Request) error {
 	if err := s.check(q); err != nil {
 		if q.Type == nbdproto.CmdWrite {
 			if q.Length > maxDrain {
@@ -135,7 +142,7 @@ func (s *session) accept(ctx context.Context, successor *time.Timer, q nbdproto.
 			return err
 		}
 	}
-	return s.dispatch(ctx, successor, q, buf)
+	return s.dispatch(ctx, t, q, buf)
 }
 
 // bufferFor is the request buffer that a checked request needs, in bytes.
@@ -150,14 +157,24 @@ func bufferFor(q nbdproto.Request) int {
 }
 
 // fill reads a write's data, and first hands out the answers that wait if the
-// data is not there yet.
+// data is not there yet. What is long goes straight to its place.
 func (s *session) fill(buf []byte) error {
-	if s.r.Buffered() < len(buf) {
-		if err := s.out.flush(); err != nil {
+	if s.r.Buffered() >= len(buf) {
+		_, err := io.ReadFull(s.r, buf)
+		return err
+	}
+	if err := s.out.flush(); err != nil {
+		return err
+	}
+	from := io.Reader(s.r)
+	if len(buf) >= streamBuffer {
+		n, err := io.ReadFull(s.r, buf[:s.r.Buffered()])
+		if err != nil {
 			return err
 		}
+		from, buf = s.Conn, buf[n:]
 	}
-	_, err := io.ReadFull(s.r, buf)
+	_, err := io.ReadFull(from, buf)
 	return err
 }
 
@@ -181,9 +198,9 @@ func (s *session) release(buf []byte) {
 }
 
 // dispatch executes the request here or in a worker.
-func (s *session) dispatch(ctx context.Context, successor *time.Timer, q nbdproto.Request, buf []byte) error {
-	if q.Type == nbdproto.CmdRead && !s.reads.slow() || q.Type == nbdproto.CmdWrite && !s.writes.slow() {
-		return s.inline(ctx, successor, q, buf)
+func (s *session) dispatch(ctx context.Context, t *turn, q nbdproto.Request, buf []byte) error {
+	if s.oneAtATime() || q.Type == nbdproto.CmdRead && !s.reads.slow() || q.Type == nbdproto.CmdWrite && !s.writes.slow() {
+		return s.inline(ctx, t, q, buf)
 	}
 	select {
 	case s.slots <- struct{}{}:
@@ -206,14 +223,23 @@ func (s *session) dispatch(ctx context.Context, successor *time.Timer, q nbdprot
 	return nil
 }
 
+// oneAtATime reports whether the client has waited for each answer for some time:
+// then nobody gains from a change of goroutine.
+func (s *session) oneAtATime() bool {
+	if len(s.slots) > 0 || s.r.Buffered() > 0 {
+		s.lone = 0
+		return false
+	}
+	s.lone = min(s.lone+1, serial)
+	return s.lone == serial
+}
+
 // inline executes a request in the leader, unless it takes so long that a
 // successor leads on; the leader then ends.
-func (s *session) inline(ctx context.Context, successor *time.Timer, q nbdproto.Request, buf []byte) error {
-	s.workers.Add(1) // for the successor, while it may come
-	successor.Reset(patience)
+func (s *session) inline(ctx context.Context, t *turn, q nbdproto.Request, buf []byte) error {
+	t.begin()
 	s.execute(ctx, q, buf, true)
-	if successor.Stop() {
-		s.workers.Done()
+	if t.end() {
 		return nil
 	}
 	<-s.slots
