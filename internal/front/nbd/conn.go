@@ -20,15 +20,21 @@ const farewell = 2 * time.Second
 // conn is one client. Its fields belong to the goroutine that runs serveConn;
 // what workers share lives in session and replies.
 type conn struct {
-	net.Conn // replaced by the TLS connection when one starts
+	net.Conn // replaced when TLS starts, and when a plain one comes to its requests
 	r        *bufio.Reader
 	o        Options
 	log      *slog.Logger
 }
 
+// present reads from the connection as it is at each call.
+type present struct{ c *conn }
+
+func (p present) Read(b []byte) (int, error) { return p.c.Read(b) }
+
 // serveConn runs one connection to its end.
 func serveConn(ctx context.Context, nc net.Conn, o Options) {
-	c := &conn{Conn: nc, r: bufio.NewReaderSize(nc, streamBuffer), o: o, log: o.Logger.With("client", nc.RemoteAddr().String())}
+	c := &conn{Conn: nc, o: o, log: o.Logger.With("client", nc.RemoteAddr().String())}
+	c.r = bufio.NewReaderSize(present{c}, streamBuffer)
 	defer func() { _ = c.Close() }()
 	_ = nc.SetDeadline(time.Now().Add(o.HandshakeTimeout)) // a closed connection tells the next read
 	own, cancel := context.WithCancel(ctx)
@@ -64,6 +70,11 @@ func (c *conn) serve(ctx context.Context, cancel func()) error {
 	if ctx.Err() != nil { // its deadline may be the one just cleared
 		return ctx.Err()
 	}
+	if p := block(c.Conn); p != nil {
+		c.Conn = p
+		stop := context.AfterFunc(ctx, p.hangUp)
+		defer stop()
+	}
 	c.log = c.log.With("export", n.export.Name)
 	c.log.Debug("NBD client connected")
 	return newSession(c, n).run(ctx, cancel)
@@ -80,6 +91,5 @@ func (c *conn) startTLS(ctx context.Context) error {
 		return err
 	}
 	c.Conn = t
-	c.r.Reset(t)
 	return nil
 }
