@@ -164,12 +164,12 @@ func (p *program) wakeAndFollow(ctx context.Context, job string, w client.Wake, 
 	if err != nil {
 		return err
 	}
+	if detach {
+		return p.wake(ctx, c, job, w)
+	}
 	r, err := c.Wake(ctx, job, w)
 	if err != nil {
 		return err
-	}
-	if detach {
-		return p.printf("%s: run %d began\n", job, r.ID)
 	}
 	r, err = p.follow(ctx, c, job, r)
 	if err != nil {
@@ -182,6 +182,24 @@ func (p *program) wakeAndFollow(ctx context.Context, job string, w client.Wake, 
 		return runFailure(r)
 	}
 	return nil
+}
+
+// beginsWithin is how long a detached command waits for its run to begin.
+const beginsWithin = 2 * time.Second
+
+// wake asks for a run. When another one is under way that request stays, and the
+// command need not.
+func (p *program) wake(ctx context.Context, c *client.Client, job string, w client.Wake) error {
+	limited, cancel := context.WithTimeout(ctx, beginsWithin)
+	defer cancel()
+	r, err := c.Wake(limited, job, w)
+	switch {
+	case err == nil:
+		return p.printf("%s: run %d began\n", job, r.ID)
+	case limited.Err() != nil && ctx.Err() == nil:
+		return p.printf("%s: a run is under way, another follows it\n", job)
+	}
+	return err
 }
 
 func runFailure(r *client.Run) error {

@@ -36,7 +36,7 @@ func (u *unit) describe() client.Job {
 	}
 	if u.cfg.Serve != nil {
 		out.Listen, out.Clients = u.serving.look()
-		if s.State == "waiting" {
+		if s.State == "waiting" && out.Listen != "" {
 			out.State = "serving"
 		}
 	}
