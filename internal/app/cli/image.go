@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 
@@ -74,6 +75,12 @@ func (p *program) importImage(ctx context.Context, name, file, store string) err
 	info, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
 		return &cairn.Error{Op: "import", Subject: file, Kind: cairn.KindIO, Err: err}
+	}
+	if name, err = datasetAddress(name); err != nil {
+		return err
+	}
+	if info <= 0 || info%512 != 0 {
+		return invalid("import", file, "make it a positive multiple of 512 bytes: truncate -s %512 "+file, fmt.Errorf("it has %d bytes", info))
 	}
 	if err := p.dropUnfinished(ctx, name+importingSuffix); err != nil {
 		return err

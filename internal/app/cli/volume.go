@@ -84,7 +84,8 @@ func storeFlag(cmd *cobra.Command, store *string) {
 }
 
 func (p *program) makeVolume(ctx context.Context, v client.NewVolume) error {
-	if err := cairn.CheckDatasetName(v.Name); err != nil {
+	var err error
+	if v.Name, err = datasetAddress(v.Name); err != nil {
 		return err
 	}
 	r, err := p.registry(ctx)

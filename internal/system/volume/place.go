@@ -296,14 +296,15 @@ func (p *Place) makeStore(ctx context.Context, name, store string, o CreateOptio
 			return err
 		}
 	}
+	made := gone(dir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
 	if err := p.fillStore(ctx, dir, o); err != nil {
-		if store == "" {
+		if made {
 			err = errors.Join(err, os.RemoveAll(dir))
-			p.registry.prune(name)
 		}
+		p.registry.prune(name)
 		return err
 	}
 	if store != "" {

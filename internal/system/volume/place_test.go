@@ -179,6 +179,13 @@ func TestStoreOnUnfitFileSystemIsRefused(t *testing.T) {
 		if got := listNames(t, p.Endpoint()); len(got) != 0 {
 			t.Errorf("%s: left %q behind", bad, got)
 		}
+		store := filepath.Join(t.TempDir(), "store")
+		if err := p.CreateIn(ctx, "db", 1<<20, store, ""); !errors.Is(err, cairn.KindUnsupported) {
+			t.Errorf("%s: %v", bad, err)
+		}
+		if _, err := os.Stat(store); err == nil {
+			t.Errorf("%s: the folder is left behind", bad)
+		}
 	}
 }
 
