@@ -32,7 +32,11 @@ func Main(args []string, in io.Reader, out, errOut io.Writer) int {
 	context.AfterFunc(ctx, stop) // from here on a second signal has its default effect
 	err := Run(ctx, args, in, out, errOut)
 	if err != nil {
-		_, _ = fmt.Fprintln(errOut, "cairn: "+oneLine(err.Error())) // nowhere else to say it
+		said := oneLine(err.Error())
+		if ctx.Err() != nil {
+			said = strings.ReplaceAll(said, context.Canceled.Error(), "interrupted") // Go's words for it
+		}
+		_, _ = fmt.Fprintln(errOut, "cairn: "+said) // nowhere else to say it
 	}
 	return exitCode(err, ctx.Err() != nil)
 }
