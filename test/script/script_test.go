@@ -61,11 +61,18 @@ func setup(e *testscript.Env) error {
 
 // condition knows [tmpfs]: the machine has a file system that keeps nothing.
 func condition(name string) (bool, error) {
-	if name != "tmpfs" {
-		return false, fmt.Errorf("unknown condition %q", name)
+	switch name {
+	case "tmpfs":
+		_, err := os.Stat(volatileFolder)
+		return err == nil, nil
+	case "fuse": // /dev/fuse and the right to mount
+		f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+		if err != nil || os.Geteuid() != 0 {
+			return false, nil
+		}
+		return true, f.Close()
 	}
-	_, err := os.Stat(volatileFolder)
-	return err == nil, nil
+	return false, fmt.Errorf("unknown condition %q", name)
 }
 
 const volatileFolder = "/dev/shm"

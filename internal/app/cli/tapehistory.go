@@ -76,18 +76,35 @@ func (p *program) tapeHistoryCommand() *cobra.Command {
 
 func (p *program) tapeRollbackCommand() *cobra.Command {
 	var ask consent
+	var complete bool
 	cmd := &cobra.Command{
-		Use:     "rollback DRIVE GENERATION",
-		Short:   "Make an older generation the current one, in a new generation",
-		Long:    "Nothing on the tape is lost: the generations in between stay in the history, and can be rolled forward to.",
-		Example: "  cairn tape rollback ./TAPE1 7 --dry-run",
-		Args:    cobra.ExactArgs(2),
+		Use:   "rollback DRIVE [GENERATION]",
+		Short: "Make an older generation the current one, in a new generation",
+		Long: "Nothing on the tape is lost: the generations in between stay in the history, and can be rolled forward to.\n" +
+			"--complete chooses the newest generation without a partial file (tape history counts them).",
+		Example: "  cairn tape rollback ./TAPE1 7 --dry-run\n  cairn tape rollback ./TAPE1 --complete",
+		Args:    cobra.RangeArgs(1, 2),
 		RunE: run(func(ctx context.Context, cmd *cobra.Command, args []string) error {
-			generation, err := strconv.ParseUint(args[1], 10, 64)
-			if err != nil {
-				return badUsage(cmd, "%q is no generation", args[1])
+			if complete == (len(args) == 2) {
+				return badUsage(cmd, "name a generation, or say --complete")
+			}
+			var generation uint64
+			if !complete {
+				var err error
+				if generation, err = strconv.ParseUint(args[1], 10, 64); err != nil {
+					return badUsage(cmd, "%q is no generation", args[1])
+				}
 			}
 			return withTape(ctx, args[0], true, func(t *tape.Tape) error {
+				if complete {
+					var err error
+					if generation, err = newestComplete(ctx, t); err != nil {
+						return err
+					}
+					if generation == t.Index().Generation {
+						return p.printf("generation %d is current, and has no partial file\n", generation)
+					}
+				}
 				if _, err := t.At(ctx, generation); err != nil {
 					return err
 				}
@@ -103,7 +120,22 @@ func (p *program) tapeRollbackCommand() *cobra.Command {
 		}),
 	}
 	ask.flags(cmd)
+	cmd.Flags().BoolVar(&complete, "complete", false, "the newest generation without a partial file")
 	return cmd
+}
+
+// newestComplete finds the newest generation without a file that was open for
+// writing.
+func newestComplete(ctx context.Context, t *tape.Tape) (uint64, error) {
+	for g, err := range t.History(ctx) {
+		if err != nil {
+			return 0, err
+		}
+		if len(describeGeneration(g).Partial) == 0 {
+			return g.Index.Generation, nil
+		}
+	}
+	return 0, &cairn.Error{Op: "find complete generation", Kind: cairn.KindNotFound, Err: errors.New("every generation has partial files")}
 }
 
 func (p *program) tapeCheckCommand() *cobra.Command {

@@ -181,6 +181,9 @@ func mountAttr(dir, name string) (string, error) {
 
 func syncMount(dir string) error {
 	if err := syscall.Setxattr(dir, attrSync, []byte("1"), 0); err != nil {
+		if errors.Is(err, syscall.EROFS) {
+			return nil // nothing can have changed
+		}
 		kind := cairn.KindIO
 		if errors.Is(err, syscall.ENOSPC) {
 			kind = cairn.KindSpace

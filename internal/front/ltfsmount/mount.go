@@ -117,7 +117,7 @@ func errnoOf(err error) syscall.Errno {
 	}
 	var e *cairn.Error
 	if errors.As(err, &e) {
-		if errno, ok := e.Err.(syscall.Errno); ok {
+		if errno, ok := e.Err.(syscall.Errno); ok { //nolint:errorlint // one that is wrapped deeper is the drive's
 			return errno
 		}
 	}

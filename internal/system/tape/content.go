@@ -5,6 +5,7 @@ import (
 	"context"
 	"slices"
 	"syscall"
+	"time"
 
 	"cairn"
 	"cairn/internal/policy/syncpolicy"
@@ -27,9 +28,9 @@ func (p *draft) end() uint64 { return p.off + uint64(len(p.data)) }
 
 // Handle is an open file.
 type Handle struct {
-	n      *Node
-	write  bool
-	closed bool // its user closed it; a write to a duplicate opens it again
+	n       *Node
+	write   bool
+	closing int // Flush calls that have not returned
 }
 
 // Open opens a file.
@@ -60,25 +61,45 @@ func (n *Node) Open(write, truncate bool) (*Handle, error) {
 // Node is the file that is open.
 func (h *Handle) Node() *Node { return h.n }
 
-// Flush is a close by the handle's user, or by one who has a duplicate: the file
-// counts as whole from here on unless it is written again. It tells of data that
-// was lost. With close-sync, everything is on tape with its index when it returns.
+// Flush is a close by the handle's user, or by one of several who have it in
+// common. It tells of data that was lost. With close-sync, everything is on tape
+// with its index when it returns; that index counts the file as closed.
 func (h *Handle) Flush(ctx context.Context) error {
 	f := h.n.fs
 	f.mu.Lock()
-	if h.write && !h.closed {
-		h.closed = true
-		h.n.writers--
-		h.n.enqueueLast()
-		h.n.notePartial()
-	}
+	h.beginClosing()
 	err := h.n.lost()
 	wait := f.opt.Policy.OnClose && !f.opt.ReadOnly && f.pace() == syncpolicy.Free
 	f.mu.Unlock()
-	if err != nil || !wait {
-		return err
+	if err == nil && wait {
+		err = f.afterSync(h.n, f.wait(ctx, syncpolicy.OnClose, false))
 	}
-	return f.afterSync(h.n, f.wait(ctx, syncpolicy.OnClose, false))
+	f.mu.Lock()
+	h.endClosing()
+	f.mu.Unlock()
+	return err
+}
+
+func (h *Handle) beginClosing() {
+	if !h.write {
+		return
+	}
+	h.n.enqueueLast()
+	if h.closing++; h.closing == 1 {
+		h.n.closing++
+	}
+	h.n.notePartial()
+}
+
+func (h *Handle) endClosing() {
+	if !h.write {
+		return
+	}
+	if h.closing--; h.closing == 0 {
+		h.n.closing--
+		h.n.fs.flushed[h] = time.Now()
+	}
+	h.n.notePartial()
 }
 
 // Close ends a handle.
@@ -87,10 +108,12 @@ func (h *Handle) Close() {
 	n.fs.mu.Lock()
 	defer n.fs.mu.Unlock()
 	n.handles--
-	if h.write && !h.closed {
+	if h.write {
 		n.writers--
 		n.enqueueLast()
 		n.notePartial()
+		delete(n.fs.flushed, h)
+		n.fs.moved()
 	}
 	if n.gone && n.handles == 0 {
 		n.drop()
@@ -133,10 +156,7 @@ func (h *Handle) Write(ctx context.Context, p []byte, off uint64) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if h.closed {
-		h.closed = false
-		n.writers++
-	}
+	delete(f.flushed, h) // a duplicate is still in use
 	for len(p) > 0 {
 		if err := f.admit(ctx, op, n, len(p)); err != nil {
 			return err

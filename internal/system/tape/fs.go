@@ -45,13 +45,14 @@ type FS struct {
 	root     *Node
 	header   ltfs.Index // what an index says beside the tree
 	comment  string
-	open     map[*Node]bool // nodes with bytes not yet queued
-	partial  map[*Node]bool // nodes open for writing or not all on tape
-	queue    []*draft       // to be written, oldest first
-	queued   int64          // bytes ever queued
-	placed   int64          // bytes of those that are on tape or were given up
-	buffered int64          // bytes in memory
-	progress chan struct{}  // closed and replaced when buffered goes down or the goroutine failed
+	open     map[*Node]bool        // nodes with bytes not yet queued
+	partial  map[*Node]bool        // nodes open for writing or not all on tape
+	flushed  map[*Handle]time.Time // writers that were closed by one user, and when; see settleClosed
+	queue    []*draft              // to be written, oldest first
+	queued   int64                 // bytes ever queued
+	placed   int64                 // bytes of those that are on tape or were given up
+	buffered int64                 // bytes in memory
+	progress chan struct{}         // closed and replaced when buffered goes down or the goroutine failed
 	asks     []*ask
 	writing  bool   // an index is being written
 	joined   []*ask // who waits for that index: nothing changed since it was begun
@@ -133,7 +134,7 @@ func NewFS(ctx context.Context, t *Tape, o FSOptions) (*FS, error) {
 	}
 	o.ReadOnly = o.ReadOnly || ix.Lock != ltfs.Unlocked
 	f := &FS{t: t, opt: o, log: o.Logger, cache: newRecordCache(t), done: make(chan struct{}), kick: make(chan struct{}, 1),
-		open: map[*Node]bool{}, partial: map[*Node]bool{}, progress: make(chan struct{}), epoch: 1, left: -1}
+		open: map[*Node]bool{}, partial: map[*Node]bool{}, flushed: map[*Handle]time.Time{}, progress: make(chan struct{}), epoch: 1, left: -1}
 	f.ctx, f.stop = context.WithCancel(context.WithoutCancel(ctx))
 	f.header = *ix
 	f.header.Root, f.comment = nil, ""

@@ -6,14 +6,18 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"cairn"
 	"cairn/internal/policy/syncpolicy"
 	"cairn/internal/system/tape"
 	"cairn/internal/testkit/faketape"
 )
 
-var cuts = flag.Int("cuts", 250, "power cuts of a mounted tape to look at")
+var cuts = flag.Int("cuts", 150, "power cuts of a mounted tape to look at")
 
 // promise is what a call that returned said to be on tape: from this change of the
 // medium on, this generation holds exactly these files.
@@ -222,4 +226,77 @@ func checkPromise(t *testing.T, tp *tape.Tape, p promise, what string) {
 			t.Errorf("%s: %s of generation %d differs from what %s promised", what, name, p.generation, p.by)
 		}
 	}
+}
+
+// Every call of the drive fails once while a mounted tape is in use: whoever was
+// told yes was told the truth, nothing that was written is lost, and at the end
+// everything is on tape.
+func TestMountSurvivesEveryDriveError(t *testing.T) {
+	for fail := 1; ; fail++ {
+		reached := false
+		synctest.Test(t, func(t *testing.T) {
+			d := blank(t)
+			f := mount(t, d, tape.FSOptions{Policy: syncpolicy.Default(), Buffer: 30000})
+			var calls atomic.Int64
+			d.Fail = func(call string) error {
+				if calls.Add(1) == int64(fail) {
+					return &cairn.Error{Op: call, Kind: cairn.KindIO}
+				}
+				return nil
+			}
+			refused := useMounted(t, f)
+			if err := f.Close(t.Context()); err != nil {
+				t.Errorf("call %d failed: unmounting: %v", fail, err)
+			}
+			reached = calls.Load() >= int64(fail)
+			if !reached && refused > 0 {
+				t.Errorf("%d errors without a fault", refused)
+			}
+			d.Fail = nil
+			again := mount(t, d, tape.FSOptions{})
+			for i := range 6 {
+				if got := content(t, child(t, again.Root(), fmt.Sprint(i))); !bytes.Equal(got, bytes.Repeat([]byte{byte(i)}, 9000)) {
+					t.Errorf("call %d failed: file %d differs (%d bytes)", fail, i, len(got))
+				}
+			}
+			if problems, err := again.Tape().Check(t.Context(), true); err != nil || len(problems) > 0 {
+				t.Errorf("call %d failed: %v, %v", fail, problems, err)
+			}
+			unmount(t, again)
+		})
+		if !reached || t.Failed() {
+			t.Logf("%d calls", fail)
+			return
+		}
+	}
+}
+
+// useMounted writes six files and asks for syncs; it tells how many calls failed,
+// and tries those again that a program would.
+func useMounted(t *testing.T, f *tape.FS) (refused int) {
+	t.Helper()
+	try := func(call func() error) {
+		for range 5 {
+			if call() == nil {
+				return
+			}
+			refused++
+			time.Sleep(time.Second)
+		}
+		t.Error("it fails for ever")
+	}
+	for i := range 6 {
+		h := begin(t, f.Root(), fmt.Sprint(i), nil)
+		try(func() error { return h.Write(t.Context(), bytes.Repeat([]byte{byte(i)}, 9000), 0) })
+		switch i % 3 {
+		case 0:
+			try(func() error { return h.Node().Fsync(t.Context()) })
+			try(func() error { _, err := h.Node().Read(t.Context(), make([]byte, 9000), 0); return err })
+		case 1:
+			try(func() error { return f.Sync(t.Context(), syncpolicy.Manual, false) })
+		}
+		try(func() error { return h.Flush(t.Context()) })
+		h.Close()
+	}
+	return refused
 }

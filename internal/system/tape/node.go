@@ -33,7 +33,8 @@ type Node struct {
 	size    uint64     // as readers see it
 	drafts  []*draft   // bytes not on tape, oldest first
 	handles int
-	writers int   // handles that may write and have not been closed by their user
+	writers int   // handles that may write
+	closing int   // those of them that are being closed
 	failed  error // data was lost; told once, to fsync or close
 	marked  bool  // the newest index calls it partial
 	epoch   uint64
@@ -152,7 +153,7 @@ func (n *Node) freeze() *ltfs.Directory {
 	return &d
 }
 
-func (n *Node) isPartial() bool { return n.writers > 0 || len(n.drafts) > 0 }
+func (n *Node) isPartial() bool { return n.writers > n.closing || len(n.drafts) > 0 }
 
 // notePartial keeps the list of partial files. A file that the newest index calls
 // partial and that is whole now is a change: the next index says so.

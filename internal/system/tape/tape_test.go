@@ -38,8 +38,17 @@ func format(t *testing.T, dir string, o tape.FormatOptions) {
 	}
 }
 
+// opened are the tapes that tests have open: a folder has one writer at a time, and
+// opening it again closes the one before.
+var opened = map[string]*tape.Tape{}
+
 func open(t *testing.T, dir string) *tape.Tape {
 	t.Helper()
+	if before := opened[dir]; before != nil {
+		if err := before.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	d, err := drive.OpenFolder(dir, drive.FolderOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -48,6 +57,7 @@ func open(t *testing.T, dir string) *tape.Tape {
 	if err != nil {
 		t.Fatal(err)
 	}
+	opened[dir] = tp
 	return tp
 }
 

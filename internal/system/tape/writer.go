@@ -139,6 +139,7 @@ func (f *FS) writeIndex(reason syncpolicy.Reason) {
 		f.attemptFailed(err, served)
 		return
 	}
+	f.settleClosed()
 	both := slices.ContainsFunc(served, func(a *ask) bool { return a.both })
 	f.mu.Lock()
 	if f.clean(false) {
@@ -153,6 +154,37 @@ func (f *FS) writeIndex(reason syncpolicy.Reason) {
 		return
 	}
 	f.attemptDone(ix, served, both)
+}
+
+// releaseTime is how soon after the last close of a file its handle ends.
+const releaseTime = 50 * time.Millisecond
+
+// settleClosed waits a moment for handles that were just closed by a user. They
+// end right behind that, unless others have them in common: then their files are
+// open, and the index says so.
+func (f *FS) settleClosed() {
+	for {
+		f.mu.Lock()
+		var wait time.Duration
+		for h, at := range f.flushed {
+			left := releaseTime - time.Since(at)
+			if left <= 0 {
+				delete(f.flushed, h)
+			}
+			wait = max(wait, left)
+		}
+		progress := f.progress
+		f.mu.Unlock()
+		if wait <= 0 {
+			return
+		}
+		select {
+		case <-progress:
+		case <-time.After(wait):
+		case <-f.ctx.Done():
+			return
+		}
+	}
 }
 
 // completeIndexPartition is for those who want the index that is at the end of the
@@ -410,7 +442,7 @@ func (f *FS) compose() (record []byte, parts []share) {
 // caller holds mu.
 func (f *FS) settle(s share, block uint64) {
 	p, n := s.draft, s.draft.node
-	if count := min(s.n, len(p.data)-s.from); count > 0 && !(n.gone && n.handles == 0) {
+	if count := min(s.n, len(p.data)-s.from); count > 0 && (!n.gone || n.handles > 0) {
 		n.place(ltfs.Extent{FileOffset: p.off + uint64(s.from), Partition: f.t.label.DataPart, StartBlock: block, ByteOffset: uint32(s.at), ByteCount: uint64(count)}, f.t.label.BlockSize)
 	}
 	if p.taken >= len(p.data) {
