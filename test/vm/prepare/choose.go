@@ -122,7 +122,7 @@ func (l limits) allows(release string) bool {
 func chooseKernel(offers []offer, suite string, l limits) (choice, error) {
 	in := map[string]string{} // package name → version in the suite
 	for _, o := range offers {
-		if o.suite == suite {
+		if o.suite == suite && in[o.name] == "" { // the newest is listed first
 			in[o.name] = o.version
 		}
 	}

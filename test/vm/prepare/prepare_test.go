@@ -26,6 +26,7 @@ linux-headers-7.2.12+deb13-amd64 | 7.2.12-1 | http://mirror.example/debian trixi
 linux-binary-7.2.12+deb13-amd64 | 7.2.12-1 | http://mirror.example/debian trixie-backports/main amd64 Packages
 linux-modules-7.2.12+deb13-amd64 | 7.2.12-1 | http://mirror.example/debian trixie-backports/main amd64 Packages
 linux-image-7.2.12+deb13-amd64 | 7.2.12-1 | http://mirror.example/debian trixie-backports/main amd64 Packages
+linux-binary-7.2.12+deb13-amd64 | 7.2.12-0 | http://mirror.example/debian trixie-backports/main amd64 Packages
 linux-headers-7.2.13+deb13-amd64 | 7.2.13-1 | http://mirror.example/debian trixie-backports/main amd64 Packages
 linux-modules-7.2.13+deb13-amd64 | 7.2.13-1 | http://mirror.example/debian trixie-backports/main amd64 Packages
 linux-image-7.2.13+deb13-amd64 | 7.2.13-1 | http://mirror.example/debian trixie-backports/main amd64 Packages
@@ -46,17 +47,18 @@ func TestChooseKernel(t *testing.T) {
 		name, suite string
 		limits      limits
 		release     string
+		version     string
 		packages    int
 	}{
-		{"newest whole one below the limit", "trixie-backports", l, "7.2.12+deb13-amd64", 2},
-		{"numbers, not text; no real-time flavour; one package", "trixie", l, "6.12.107+deb13-amd64", 1},
-		{"newer OpenZFS", "trixie-backports", limits{[]int{4, 18}, []int{7, 3}}, "7.3.4+deb13-amd64", 2},
-		{"none", "trixie", limits{[]int{4, 18}, []int{6, 11}}, "", 0},
-		{"too old", "trixie", limits{[]int{6, 13}, []int{7, 2}}, "", 0},
+		{"newest whole one below the limit", "trixie-backports", l, "7.2.12+deb13-amd64", "7.2.12-1", 2},
+		{"numbers, not text; no real-time flavour; one package", "trixie", l, "6.12.107+deb13-amd64", "6.12.107-1", 1},
+		{"newer OpenZFS", "trixie-backports", limits{[]int{4, 18}, []int{7, 3}}, "7.3.4+deb13-amd64", "7.3.4-1", 2},
+		{"none", "trixie", limits{[]int{4, 18}, []int{6, 11}}, "", "", 0},
+		{"too old", "trixie", limits{[]int{6, 13}, []int{7, 2}}, "", "", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := chooseKernel(parseMadison(madison), c.suite, c.limits)
-			if (err != nil) != (c.release == "") || got.release != c.release || len(got.kernel) != c.packages {
+			if (err != nil) != (c.release == "") || got.release != c.release || got.version != c.version || len(got.kernel) != c.packages {
 				t.Errorf("chose %+v, %v", got, err)
 			}
 		})
