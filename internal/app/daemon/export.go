@@ -150,11 +150,29 @@ func ServeVolumes(ctx context.Context, h *Here, s client.Serve, ready func(clien
 		return err
 	}
 	names, err := x.List(ctx)
+	if err == nil {
+		err = x.canOpen(ctx, s.Volumes)
+	}
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
 	ready(client.Serving{Network: s.Network, Address: l.Addr().String(), Exports: names})
 	return nbd.Serve(ctx, l, nbd.Options{Exports: x, TLS: config, Logger: h.log})
+}
+
+// canOpen opens each once: what another process has open is an error now rather than
+// at the first client.
+func (x *exports) canOpen(ctx context.Context, names []string) error {
+	for _, n := range names {
+		e, err := x.Open(ctx, n)
+		if err == nil {
+			err = e.Close()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // wanted is the filter of what was asked for by name; a name that is not there is
