@@ -5,7 +5,7 @@ env = . ./tools/env.sh
 go  = $(env) && nice -n 5 go
 pkgs = ./...
 
-.PHONY: help build quickstart test race lint vet-all tidy crash kill interop fuzz check-rules bench-plan bench-volume bench-tape tape-tears bench-incremental bench-block vm-prepare test-vm clean
+.PHONY: help build quickstart test race lint vet-all tidy crash kill interop fuzz check-rules bench-plan bench-volume bench-tape tape-tears tape-cuts bench-incremental bench-block vm-prepare test-vm clean
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
@@ -67,6 +67,9 @@ bench-tape: ## LTFS index of a million files: MB per CPU second, bytes of memory
 
 tape-tears: ## 6,000 torn tapes: every committed generation is listed and read, recovery brings order
 	@$(env) && go test -count=1 -run TestTornTapes -v ./internal/system/tape -tears 6000 && echo "tape-tears: no violation"
+
+tape-cuts: ## 5,000 power cuts of a mounted tape: what fsync, close, sync and unmount promised is there
+	@$(env) && go test -count=1 -timeout 60m -run PowerCuts ./internal/system/tape -cuts 5000 && echo "tape-cuts: no violation"
 
 bench-incremental: ## what a 1 % change costs, beside restic, borg, rsync and qemu-img (as root, for cold caches)
 	@need_kib=12000000; $(env) && CGO_ENABLED=0 go build -trimpath -o .work/bin/cairn ./cmd/cairn && \
