@@ -20,7 +20,7 @@ func (p *program) captureCommand() *cobra.Command {
 		Short: "Take a snapshot of each dataset",
 		Long: "The snapshot's name defaults to cairn_ and the time in UTC. With --bookmark its data is given up\n" +
 			"at once: it costs no room and still knows what changes from then on.",
-		Example: "  cairn capture db\n  cairn capture db logs --name before-upgrade --group",
+		Example: "  cairn capture db\n  cairn capture db logs --name before-upgrade",
 		GroupID: groupProtect,
 		Args:    cobra.MinimumNArgs(1),
 		RunE: run(func(ctx context.Context, _ *cobra.Command, args []string) error {
@@ -50,7 +50,7 @@ func (p *program) captureCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&name, "name", "", "`NAME` of the snapshot, without '@'")
 	cmd.Flags().BoolVar(&bookmark, "bookmark", false, "keep only a bookmark")
-	cmd.Flags().BoolVar(&group, "group", false, "capture all at one instant, or none")
+	cmd.Flags().BoolVar(&group, "group", false, "capture all at one instant, or none; several volumes are refused in this version")
 	return cmd
 }
 
