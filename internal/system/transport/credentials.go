@@ -34,8 +34,13 @@ type credentials struct {
 
 	mu     sync.Mutex // guards the rest
 	stamps [3]stamp
+	racy   bool // a file was so young when it was read that a later write may bear the same time
 	loaded *keyring
 }
+
+// youngest is the age from which a file's time tells it from what is written
+// later: file systems keep times no finer than the kernel's tick.
+const youngest = time.Second
 
 type keyring struct {
 	pair  tls.Certificate
@@ -51,19 +56,21 @@ func (c *credentials) load(now time.Time) (*keyring, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var stamps [3]stamp
+	racy := false
 	for i, name := range []string{c.files.CA, c.files.Cert, c.files.Key} {
 		info, err := os.Stat(name)
 		if err != nil {
 			return nil, fileError(name, err)
 		}
 		stamps[i] = stamp{info.Size(), info.ModTime()}
+		racy = racy || time.Since(info.ModTime()) < youngest
 	}
-	if c.loaded == nil || stamps != c.stamps {
+	if c.loaded == nil || c.racy || stamps != c.stamps {
 		k, err := readKeyring(c.files)
 		if err != nil {
 			return nil, err
 		}
-		c.loaded, c.stamps = k, stamps
+		c.loaded, c.stamps, c.racy = k, stamps, racy
 	}
 	return c.loaded, checkDates("use our certificate", c.loaded.pair.Leaf, now)
 }
