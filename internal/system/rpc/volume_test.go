@@ -11,10 +11,10 @@ import (
 	"cairn/internal/work/check"
 )
 
-// Volumes keep every promise at the other end of a wire too. With
-// CAIRN_SCALE=full over every transport.
+// Volumes keep every promise at the other end of a wire too, in process and over
+// mutual TLS; with CAIRN_SCALE=full over every transport.
 func TestRemoteVolumesKeepEveryRule(t *testing.T) {
-	over := []string{"tls"}
+	over := []string{"local", "tls"}
 	if os.Getenv("CAIRN_SCALE") == "full" {
 		over = kinds
 	}
