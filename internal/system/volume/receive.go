@@ -61,9 +61,9 @@ func (v *Volume) receiveStream(ctx context.Context, s *cairn.Stream, in io.Reade
 	if err != nil {
 		return err
 	}
-	if h := r.Header(); h.To.GUID != s.Header.To.GUID || h.From.GUID != s.Header.From.GUID {
-		return &cairn.Error{Op: "receive", Kind: cairn.KindCorrupt, Err: fmt.Errorf("the stream carries %v on %v, its header says %v on %v",
-			h.To.GUID, h.From.GUID, s.Header.To.GUID, s.Header.From.GUID)}
+	if h := r.Header(); h.To != s.Header.To.VersionID || h.From.GUID != s.Header.From.GUID {
+		return &cairn.Error{Op: "receive", Kind: cairn.KindCorrupt, Err: fmt.Errorf("the stream carries %q (%v) on %v, its header says %q (%v) on %v",
+			h.To.Name, h.To.GUID, h.From.GUID, s.Header.To.Name, s.Header.To.GUID, s.Header.From.GUID)}
 	}
 	if err := v.beginReceive(ctx, r.Header(), token, o.Owner); err != nil {
 		return err
