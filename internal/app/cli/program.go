@@ -34,7 +34,7 @@ func (p *program) addCommands(root *cobra.Command) {
 		p.statusCommand(), p.listCommand(), p.diffCommand(), p.jobCommand(),
 		p.captureCommand(), p.replicateCommand(), p.pruneCommand(), p.restoreCommand(),
 		p.volumeCommand(), p.serveCommand(), p.tapeCommand(),
-		p.configCommand(), p.testCommand(), p.checkCommand(), p.certCommand(), p.daemonCommand(),
+		p.configCommand(), p.testCommand(), p.checkCommand(), p.certCommand(), p.daemonCommand(), p.stdinserverCommand(),
 		p.signalCommand(), p.versionCommand(), p.completionCommand())
 }
 

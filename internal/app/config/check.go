@@ -281,6 +281,10 @@ func (r *reading) checkListeners(c *Config) {
 			continue
 		}
 		all = append(all, listener{j.Serve.Listen, &j.Serve.Listen})
+		for n := range j.Serve.ClientIdentities {
+			identity := &j.Serve.ClientIdentities[n]
+			all = append(all, listener{filepath.Join(c.Global.Serve.StdinServer.SockDir, *identity), identity})
+		}
 		if j.Serve.ListenerName != "" {
 			all = append(all, listener{"local:" + j.Serve.ListenerName, &j.Serve.ListenerName})
 		}

@@ -97,7 +97,7 @@ type GlobalServe struct {
 
 // StdinServer are the sockets of the ssh transport.
 type StdinServer struct {
-	SockDir string `yaml:"sockdir" as:"path" later:"the ssh transport" doc:"folder of the sockets"`
+	SockDir string `yaml:"sockdir" as:"path" doc:"folder of the sockets, accessible to no others (default: stdinserver beside the control socket)"`
 }
 
 // NBD is one listener on which volumes and snapshots are exported.

@@ -52,7 +52,7 @@ type Interval struct {
 
 // Connect says how an active job reaches its peer.
 type Connect struct {
-	Type string `yaml:"type" required:"*" values:"tcp tls local ssh+stdinserver" later:"ssh+stdinserver=the ssh transport" doc:"transport"`
+	Type string `yaml:"type" required:"*" values:"tcp tls local ssh+stdinserver" doc:"transport"`
 
 	Address  string `yaml:"address" for:"tcp tls" required:"*" as:"address" doc:"HOST:PORT of the peer"`
 	CA       string `yaml:"ca" for:"tls" required:"*" as:"path" doc:"certificate authority that signed the peer's certificate (PEM)"`
@@ -66,20 +66,20 @@ type Connect struct {
 	Host                 string   `yaml:"host" for:"ssh+stdinserver" required:"*" doc:"host to log in to"`
 	User                 string   `yaml:"user" for:"ssh+stdinserver" required:"*" doc:"user to log in as"`
 	Port                 int      `yaml:"port" for:"ssh+stdinserver" required:"*" doc:"port of the ssh server"`
-	IdentityFile         string   `yaml:"identity_file" for:"ssh+stdinserver" required:"*" as:"path" doc:"ssh key"`
-	TransportOpenCommand []string `yaml:"transport_open_command" for:"ssh+stdinserver" doc:"command that opens the connection"`
-	SSHCommand           string   `yaml:"ssh_command" for:"ssh+stdinserver" doc:"ssh program"`
-	Options              []string `yaml:"options" for:"ssh+stdinserver" doc:"ssh -o options"`
+	IdentityFile         string   `yaml:"identity_file" for:"ssh+stdinserver" required:"*" as:"path" doc:"ssh key; its line in authorized_keys there forces the command cairn stdinserver IDENTITY"`
+	TransportOpenCommand []string `yaml:"transport_open_command" for:"ssh+stdinserver" doc:"program and arguments run instead of ssh; its standard input and output are the connection"`
+	SSHCommand           string   `yaml:"ssh_command" for:"ssh+stdinserver" doc:"ssh program (default ssh)"`
+	Options              []string `yaml:"options" for:"ssh+stdinserver" doc:"values of ssh -o"`
 
 	DialTimeout time.Duration `yaml:"dial_timeout" default:"10s local=2s" as:"orzero" doc:"limit for making the connection; 0 is the usual one"`
 }
 
 // Serve says how peers reach a passive job.
 type Serve struct {
-	Type string `yaml:"type" required:"*" values:"tcp tls local stdinserver" later:"stdinserver=the ssh transport" doc:"transport"`
+	Type string `yaml:"type" required:"*" values:"tcp tls local stdinserver" doc:"transport"`
 
 	Listen         string            `yaml:"listen" for:"tcp tls" required:"*" as:"address" doc:"HOST:PORT to listen on; :PORT is every address"`
-	ListenFreebind bool              `yaml:"listen_freebind" for:"tcp tls" later:"free binding" doc:"listen on an address that no interface has yet"`
+	ListenFreebind bool              `yaml:"listen_freebind" for:"tcp tls" doc:"listen on an address that no interface has yet"`
 	Clients        map[string]string `yaml:"clients" for:"tcp" required:"*" doc:"client address or network (CIDR) → identity; a network's identity has one * for the address"`
 
 	CA               string        `yaml:"ca" for:"tls" required:"*" as:"path" doc:"certificate authority that signed the clients' certificates (PEM)"`
@@ -90,7 +90,7 @@ type Serve struct {
 
 	ListenerName string `yaml:"listener_name" for:"local" required:"*" doc:"name that local jobs connect to"`
 
-	ClientIdentities []string `yaml:"client_identities" for:"stdinserver" required:"*" as:"identity" doc:"identities of ssh clients"`
+	ClientIdentities []string `yaml:"client_identities" for:"stdinserver" required:"*" as:"identity" doc:"identities that ssh clients may be given by their forced command; one socket each"`
 }
 
 // Snapshotting says when versions are captured and how they are named.

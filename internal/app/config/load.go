@@ -210,6 +210,9 @@ func (r *reading) complete(c *Config) {
 	if c.Global.Control.SockPath == "" {
 		c.Global.Control.SockPath = filepath.Join(r.options.Paths.Runtime, "control")
 	}
+	if c.Global.Serve.StdinServer.SockDir == "" {
+		c.Global.Serve.StdinServer.SockDir = filepath.Join(c.Runtime(), "stdinserver")
+	}
 	if len(c.Global.Logging) == 0 {
 		c.Global.Logging = defaultLogging()
 	}

@@ -50,7 +50,7 @@ func (s *serving) count(client string, by int) {
 func (d *Daemon) keepServing(ctx context.Context, u *unit) {
 	part := "listener of " + u.cfg.Name
 	d.persist(ctx, part, func(ctx context.Context) error {
-		l, err := listen(ctx, u.cfg.Serve, d.local, d.log)
+		l, err := d.listen(ctx, u.cfg.Serve)
 		if err != nil {
 			return err
 		}

@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net"
 	"slices"
 	"strings"
@@ -23,6 +22,8 @@ func placeOf(c *config.Connect) string {
 		return c.ServerCN
 	case "local":
 		return c.ListenerName
+	case "ssh+stdinserver":
+		return c.Host
 	}
 	if host, _, err := net.SplitHostPort(c.Address); err == nil {
 		return host
@@ -40,26 +41,31 @@ func dialer(c *config.Connect, local *transport.Local) (transport.Dialer, error)
 		return transport.TCPDialer(c.Address, c.DialTimeout), nil
 	case "local":
 		return local.Dialer(c.ListenerName, c.ClientIdentity, c.DialTimeout), nil
+	case "ssh+stdinserver":
+		return transport.SSHDialer(transport.SSHOptions{Host: c.Host, User: c.User, Port: c.Port, IdentityFile: c.IdentityFile,
+			Options: c.Options, Program: c.SSHCommand, Command: c.TransportOpenCommand, Timeout: c.DialTimeout}), nil
 	}
-	return nil, notBuilt("connect by", c.Type)
+	return nil, unknownTransport(c.Type)
 }
 
 // listen opens the listener of a passive job.
-func listen(ctx context.Context, s *config.Serve, local *transport.Local, log *slog.Logger) (transport.Listener, error) {
+func (d *Daemon) listen(ctx context.Context, s *config.Serve) (transport.Listener, error) {
 	switch s.Type {
 	case "tls":
-		return transport.ListenTLS(ctx, transport.TLSListenOptions{Address: s.Listen, ClientCNs: s.ClientCNs, HandshakeTimeout: s.HandshakeTimeout,
-			Files: transport.TLSFiles{CA: s.CA, Cert: s.Cert, Key: s.Key}, Logger: log})
+		return transport.ListenTLS(ctx, transport.TLSListenOptions{Address: s.Listen, FreeBind: s.ListenFreebind, ClientCNs: s.ClientCNs, HandshakeTimeout: s.HandshakeTimeout,
+			Files: transport.TLSFiles{CA: s.CA, Cert: s.Cert, Key: s.Key}, Logger: d.log})
 	case "tcp":
-		return transport.ListenTCP(ctx, transport.TCPOptions{Address: s.Listen, Clients: s.Clients, Logger: log})
+		return transport.ListenTCP(ctx, transport.TCPOptions{Address: s.Listen, FreeBind: s.ListenFreebind, Clients: s.Clients, Logger: d.log})
 	case "local":
-		return local.Listen(s.ListenerName)
+		return d.local.Listen(s.ListenerName)
+	case "stdinserver":
+		return transport.ListenStdin(ctx, transport.StdinOptions{Dir: d.cfg.Global.Serve.StdinServer.SockDir, Identities: s.ClientIdentities, Logger: d.log})
 	}
-	return nil, notBuilt("listen by", s.Type)
+	return nil, unknownTransport(s.Type)
 }
 
-func notBuilt(op, what string) error {
-	return &cairn.Error{Op: op, Subject: what, Kind: cairn.KindUnsupported, Err: errors.New("this version has no such transport"), Hint: "use tls, tcp or local"}
+func unknownTransport(name string) error {
+	return &cairn.Error{Op: "use transport", Subject: name, Kind: cairn.KindUnsupported, Hint: "use tls, tcp, ssh+stdinserver or local"}
 }
 
 // peerJobs are the jobs with a peer at the place, or with any when place is empty.

@@ -1,5 +1,5 @@
 // Package kernel is every raw system call of Cairn behind Go functions: room and
-// holes of files, whole-file locks, what a file system is, what identifies a file
+// holes of files, whole-file locks, socket options, what a file system is, what identifies a file
 // or block device. It is the only user of golang.org/x/sys.
 //
 // A function promises what the system call of its doc comment promises, with

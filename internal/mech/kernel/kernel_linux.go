@@ -97,6 +97,14 @@ func Lock(f *os.File) error {
 	return retry(func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
 }
 
+// FreeBind lets a socket be bound to an address that no interface has (IP_FREEBIND
+// of ip(7), which the kernel heeds for IPv6 sockets too).
+func FreeBind(c syscall.RawConn) error {
+	var failed error
+	err := c.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_FREEBIND, 1) })
+	return errors.Join(err, failed)
+}
+
 // DeviceSize is the size of an open block device in bytes.
 func DeviceSize(f *os.File) (int64, error) {
 	var size uint64

@@ -31,6 +31,9 @@ func FileSystem(string) (string, error) { return "", syscall.EOPNOTSUPP }
 // Lock is refused here.
 func Lock(*os.File) error { return syscall.EOPNOTSUPP }
 
+// FreeBind is refused here.
+func FreeBind(syscall.RawConn) error { return syscall.EOPNOTSUPP }
+
 // DeviceSize is refused here.
 func DeviceSize(*os.File) (int64, error) { return 0, syscall.EOPNOTSUPP }
 

@@ -9,14 +9,17 @@ import (
 	"net/netip"
 	"sort"
 	"strings"
+	"syscall"
 	"time"
 
 	"cairn"
+	"cairn/internal/mech/kernel"
 )
 
 // TCPOptions say where to listen and who is who.
 type TCPOptions struct {
 	Address          string            // host:port
+	FreeBind         bool              // also on an address that no interface has yet
 	Clients          map[string]string // IP address or CIDR range → identity; a range's has one '*', which becomes the address
 	HandshakeTimeout time.Duration     // 0 is DefaultHandshakeTimeout
 	Logger           *slog.Logger
@@ -28,7 +31,7 @@ func ListenTCP(ctx context.Context, o TCPOptions) (Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	ln, err := listenNet(ctx, o.Address)
+	ln, err := listenNet(ctx, o.Address, o.FreeBind)
 	if err != nil {
 		return nil, err
 	}
@@ -41,8 +44,11 @@ func ListenTCP(ctx context.Context, o TCPOptions) (Listener, error) {
 	}), nil
 }
 
-func listenNet(ctx context.Context, address string) (net.Listener, error) {
+func listenNet(ctx context.Context, address string, freeBind bool) (net.Listener, error) {
 	var lc net.ListenConfig
+	if freeBind {
+		lc.Control = func(_, _ string, c syscall.RawConn) error { return kernel.FreeBind(c) }
+	}
 	ln, err := lc.Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, &cairn.Error{Op: "listen on", Subject: address, Kind: cairn.KindUnavailable, Err: err,

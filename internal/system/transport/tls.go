@@ -18,6 +18,7 @@ import (
 // TLSListenOptions say where to listen and whom to admit.
 type TLSListenOptions struct {
 	Address          string // host:port
+	FreeBind         bool   // also on an address that no interface has yet
 	Files            TLSFiles
 	ClientCNs        []string      // common names that are admitted; all others are refused
 	HandshakeTimeout time.Duration // 0 is DefaultHandshakeTimeout
@@ -36,7 +37,7 @@ func ListenTLS(ctx context.Context, o TLSListenOptions) (Listener, error) {
 	if _, err := creds.load(time.Now()); err != nil {
 		return nil, err
 	}
-	ln, err := listenNet(ctx, o.Address)
+	ln, err := listenNet(ctx, o.Address, o.FreeBind)
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,7 @@
 // Package transport makes the connections that protocols run over, and says who
 // is at the other end: in-process by a listener's name (Local), unix sockets,
-// TCP with a map from address to identity, and mutual TLS 1.3 where the identity
-// is the certificate's common name.
+// TCP with a map from address to identity, mutual TLS 1.3 where the identity is the
+// certificate's common name, and ssh where it is in the command that the key forces.
 //
 // It promises that a connection which Accept returns has an identity that was
 // checked and is one component of a dataset name; that a slow or hostile peer
@@ -13,7 +13,7 @@
 // What can go wrong: plain TCP trusts the network for addresses and content; who
 // can open a unix socket's folder is who its identity says.
 //
-// After the handshake of TCP and TLS the listening side sends one verdict,
+// Over TCP, TLS and ssh the listening side sends one verdict before anything else,
 // written down in docs/formats/rpc.md.
 package transport
 

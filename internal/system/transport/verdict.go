@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
-	"net"
 	"strings"
 
 	"cairn"
@@ -19,7 +18,7 @@ const (
 )
 
 // sendVerdict tells the peer that it is admitted, or why not.
-func sendVerdict(c net.Conn, refusal error) error {
+func sendVerdict(c io.Writer, refusal error) error {
 	b := []byte{verdictAdmitted, 0, 0}
 	if refusal != nil {
 		reason := refusal.Error()
@@ -37,7 +36,7 @@ func sendVerdict(c net.Conn, refusal error) error {
 }
 
 // readVerdict waits for the peer's verdict.
-func readVerdict(c net.Conn, address string) error {
+func readVerdict(c io.Reader, address string) error {
 	var head [3]byte
 	if _, err := io.ReadFull(c, head[:]); err != nil {
 		return verdictError(address, err)
