@@ -101,17 +101,17 @@ type Snapshotting struct {
 	Cron              string        `yaml:"cron" for:"cron" required:"*" as:"cron" doc:"five cron fields, with an optional leading one for seconds"`
 	TimestampFormat   string        `yaml:"timestamp_format" for:"periodic cron" default:"dense" doc:"rest of the snapshots' names: dense, human, iso-8601, unix-seconds or a Go layout"`
 	TimestampLocation string        `yaml:"timestamp_location" for:"periodic cron" default:"UTC" doc:"time zone of the timestamp"`
-	Hooks             []Hook        `yaml:"hooks" for:"periodic cron" later:"hook support" doc:"commands around a capture"`
+	Hooks             []Hook        `yaml:"hooks" for:"periodic cron" doc:"programs run before and after the capture of each dataset"`
 }
 
 // Hook runs around a capture.
 type Hook struct {
 	Type        string        `yaml:"type" required:"*" values:"command postgres-checkpoint mysql-lock-tables" doc:"kind of hook"`
-	Path        string        `yaml:"path" for:"command" required:"*" as:"path" doc:"command to run"`
-	DSN         string        `yaml:"dsn" for:"postgres-checkpoint mysql-lock-tables" required:"*" secret:"true" doc:"database to connect to"`
-	Timeout     time.Duration `yaml:"timeout" default:"30s" doc:"limit for the hook"`
-	ErrIsFatal  bool          `yaml:"err_is_fatal" doc:"a failure prevents the capture"`
-	Filesystems cairn.Filter  `yaml:"filesystems" doc:"filesystems the hook runs for"`
+	Path        string        `yaml:"path" for:"command" required:"*" as:"path" doc:"program to run"`
+	DSN         string        `yaml:"dsn" for:"postgres-checkpoint mysql-lock-tables" required:"*" secret:"true" later:"hooks of databases" doc:"database to connect to"`
+	Timeout     time.Duration `yaml:"timeout" default:"30s" doc:"limit for one run of the hook"`
+	ErrIsFatal  bool          `yaml:"err_is_fatal" doc:"a failure before the capture prevents it"`
+	Filesystems cairn.Filter  `yaml:"filesystems" doc:"datasets the hook runs for, volumes too (default all)"`
 }
 
 // Send are options of the sending side.

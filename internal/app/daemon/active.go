@@ -13,6 +13,7 @@ import (
 	"cairn/internal/mech/watchdog"
 	"cairn/internal/policy/plan"
 	"cairn/internal/policy/schedule"
+	"cairn/internal/system/hook"
 	"cairn/internal/system/wrap"
 	"cairn/internal/work/capture"
 	"cairn/internal/work/prune"
@@ -127,7 +128,7 @@ func (a *activity) capture(ctx context.Context, in job.Input) error {
 	}
 	began := time.Now()
 	report, err := capture.Run(ctx, capture.Options{Endpoint: a.here.Endpoint, Filter: a.job.Volumes, Names: in.Datasets,
-		Name: name, Watchdog: a.limits(), Log: a.log})
+		Name: name, Hooks: a.hooks(), Watchdog: a.limits(), Log: a.log})
 	for _, d := range report.Datasets {
 		if d.Version != "" || d.Error != "" {
 			in.Step(job.Step{Dataset: d.Dataset, To: d.Version, State: stepState(d.Error, d.ErrorKind), Started: began, Ended: time.Now(),
@@ -135,6 +136,19 @@ func (a *activity) capture(ctx context.Context, in job.Input) error {
 		}
 	}
 	return err
+}
+
+// hooks are the programs that the job runs around a capture.
+func (a *activity) hooks() []capture.Hook {
+	var hooks []capture.Hook
+	for _, h := range a.job.Snapshotting.Hooks {
+		filter := h.Filesystems
+		if filter == nil {
+			filter = cairn.All
+		}
+		hooks = append(hooks, capture.Hook{Filter: filter, Fatal: h.ErrIsFatal, Run: hook.Command{Path: h.Path, Timeout: h.Timeout, Log: a.log}.Run})
+	}
+	return hooks
 }
 
 // freshName waits for up to two seconds until the clock gives another name than

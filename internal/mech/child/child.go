@@ -42,9 +42,10 @@ type Options struct {
 	Path string // of the program; looked up in PATH when it has no slash
 	Args []string
 	Dir  string
-	Env  []string // added to ours, whose language settings are replaced by LC_ALL=C
-	In   bool     // the caller writes to Stdin
-	Out  bool     // the caller reads from Stdout
+	Env  []string  // added to ours, whose language settings are replaced by LC_ALL=C
+	In   bool      // the caller writes to Stdin
+	Out  bool      // the caller reads from Stdout
+	Err  io.Writer // gets standard error too; nil: only its end is kept
 
 	// How long the program has after TERM, after KILL, and after its pipes were
 	// closed; each 0 is 5 s.
@@ -213,7 +214,11 @@ func (c *Child) settle() {
 // drain keeps the end of standard error. It ends with the pipe.
 func (c *Child) drain() {
 	defer close(c.quiet)
-	_, _ = io.Copy(&c.quote, c.stderr) // how it ends does not matter: Wait tells
+	all := io.Writer(&c.quote)
+	if c.o.Err != nil {
+		all = io.MultiWriter(all, c.o.Err)
+	}
+	_, _ = io.Copy(all, c.stderr) // how it ends does not matter: Wait tells
 }
 
 // reap waits for the program, for ever if need be.

@@ -16,6 +16,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"cairn"
@@ -31,8 +32,11 @@ type Options struct {
 	Name     string   // of the version, without its '@'
 	Atomic   bool     // all at one instant, or none
 	Bookmark bool     // leave only a bookmark: the changes are tracked from here on, no data is kept
+	Hooks    []Hook   // in this order before, in the reverse order after
 	Watchdog watchdog.Options
 	Log      *slog.Logger // nil discards
+
+	settled int64 // datasets captured or failed, for progress
 }
 
 // Report says what became of every dataset.
@@ -50,6 +54,7 @@ type Result struct {
 	GUID      string    `json:"guid,omitempty"`
 	Created   time.Time `json:"created,omitzero"`
 	Skipped   string    `json:"skipped,omitempty"` // why it was passed over
+	Warning   string    `json:"warning,omitempty"` // of a hook whose failure did not prevent the version
 	Error     string    `json:"error,omitempty"`
 	ErrorKind string    `json:"error_kind,omitempty"`
 
@@ -101,26 +106,47 @@ func (o *Options) run(ctx context.Context) ([]Result, error) {
 	if err := firstError(results); err != nil && o.Atomic {
 		return results, err
 	}
-	var names []string
-	var at []int // index into results
-	for i, r := range results {
-		if r.Skipped == "" && r.err == nil {
-			names, at = append(names, r.Dataset), append(at, i)
+	var fit []*Result
+	for i := range results {
+		if r := &results[i]; r.Skipped == "" && r.err == nil {
+			fit = append(fit, r)
 		}
 	}
-	if len(names) == 0 {
-		return results, nil
+	for _, b := range o.batches(fit) {
+		if err := o.captureBatch(ctx, b); err != nil {
+			return results, err
+		}
 	}
+	return results, nil
+}
+
+// captureBatch captures datasets by one call, with their hooks around it.
+func (o *Options) captureBatch(ctx context.Context, batch []*Result) error {
+	ran := o.before(ctx, batch)
+	defer o.after(ctx, ran)
+	if o.Atomic && slices.ContainsFunc(batch, prevented) {
+		return nil
+	}
+	batch = slices.DeleteFunc(batch, prevented)
+	if len(batch) == 0 {
+		return nil
+	}
+	names := make([]string, len(batch))
+	for i, r := range batch {
+		names[i] = r.Dataset
+	}
+	progress := watchdog.From(ctx)
 	progress.Enter("capture")
 	captured, err := o.Endpoint.Snapshots.Snapshot(ctx, "@"+o.Name, names, o.Atomic)
 	if err != nil {
-		return results, err
+		return err
 	}
 	for i, c := range captured {
-		progress.Level("datasets", int64(i+1))
-		o.settle(ctx, &results[at[i]], c)
+		o.settle(ctx, batch[i], c)
+		o.settled++
+		progress.Level("datasets", o.settled)
 	}
-	return results, nil
+	return nil
 }
 
 // settle writes one result down and makes the bookmark that was asked for.

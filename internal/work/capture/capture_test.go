@@ -170,3 +170,66 @@ func TestDueWithoutDatasets(t *testing.T) {
 		t.Error(at, err)
 	}
 }
+
+// TestHooks writes down every call; a hook that is told to fail does so before.
+func TestHooks(t *testing.T) {
+	hook := func(log *[]string, name string, filter cairn.Filter, fatal, fails bool) capture.Hook {
+		return capture.Hook{Filter: filter, Fatal: fatal, Run: func(ctx context.Context, after bool, dataset, version string) error {
+			word := "+"
+			if after {
+				word = "-"
+			}
+			*log = append(*log, word+name+" "+dataset+version)
+			if fails && !after {
+				return errors.New("the hook says no")
+			}
+			return ctx.Err()
+		}}
+	}
+	onlyA := cairn.Filter{{Name: "a", Keep: true}}
+	for _, c := range []struct {
+		name         string
+		atomic       bool
+		fatal, fails bool
+		calls, want  string
+	}{
+		{name: "around each", calls: "+one a@x +two a@x -two a@x -one a@x", want: "b@x a@x"},
+		{name: "a warning", fails: true, calls: "+one a@x +two a@x -one a@x", want: "b@x a@x"},
+		{name: "a fatal one", fails: true, fatal: true, calls: "+one a@x +two a@x -one a@x", want: "b@x"},
+		{name: "atomic", atomic: true, calls: "+one a@x +two a@x -two a@x -one a@x", want: "a@x b@x"},
+		{name: "atomic and fatal", atomic: true, fails: true, fatal: true, calls: "+one a@x +two a@x -one a@x"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p, log := place(t, "a", "b"), []string{}
+			report, err := capture.Run(t.Context(), capture.Options{Endpoint: p.Endpoint(), Filter: cairn.All, Name: "x", Atomic: c.atomic,
+				Hooks: []capture.Hook{hook(&log, "one", onlyA, false, false), hook(&log, "two", onlyA, c.fatal, c.fails)}})
+			if got := strings.Join(log, " "); got != c.calls {
+				t.Errorf("calls %s\nwant %s", got, c.calls)
+			}
+			if got := versions(t, p); len(got) != len(c.want) {
+				t.Errorf("versions %s, want %s", got, c.want)
+			}
+			if failed := err != nil; failed != c.fatal {
+				t.Errorf("error %v", err)
+			}
+			if warned := report.Datasets[0].Warning != ""; warned != (c.fails && !c.fatal) {
+				t.Errorf("warning %q", report.Datasets[0].Warning)
+			}
+		})
+	}
+}
+
+// An application is told to go on even when the capture was cancelled.
+func TestHookAfterACancelledCapture(t *testing.T) {
+	p, over := place(t, "a"), false
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := capture.Run(ctx, capture.Options{Endpoint: p.Endpoint(), Filter: cairn.All, Name: "x", Hooks: []capture.Hook{{Filter: cairn.All,
+		Run: func(ctx context.Context, after bool, _, _ string) error {
+			cancel()
+			over = over || after && ctx.Err() == nil
+			return nil
+		}}}})
+	if err == nil || !over {
+		t.Errorf("error %v, told to go on: %v", err, over)
+	}
+}
