@@ -3,8 +3,10 @@
 // an Edit of a State. Everything else in a store is reachable from it or garbage.
 //
 // It promises that Commit's edit is durable when it returns nil, entirely there or
-// entirely absent after any crash, and that a record which is bad although a later
-// one is good is told as damage, never taken for a torn tail. After a failed sync
+// entirely absent after any crash, that rot of any one block of the log costs
+// nothing (its pages are kept twice, package twin), and that a record of which no
+// copy is good although a later one is there is told as damage, never taken for a
+// torn tail. After a failed sync
 // the log refuses every further change until it is opened anew; the record that
 // failed may or may not be found then. The layout is in docs/formats/volume.md.
 //
@@ -25,6 +27,7 @@ import (
 
 	"cairn"
 	"cairn/internal/mech/blockio"
+	"cairn/internal/mech/twin"
 )
 
 // Name is the log's file name; NewName that of one being written to replace it.
@@ -34,11 +37,12 @@ const (
 )
 
 const (
-	magic      = 0x31544343 // "CCT1"
+	magic      = 0x32544343 // "CCT2"
+	magicPlain = 0x31544343 // "CCT1": a log without twins, as earlier builds wrote it
 	headerSize = 32
 	align      = 512
 	maxPayload = 1 << 30
-	reserve    = 256 << 10 // room kept allocated ahead, so that a full disk can still be cleaned up
+	reserve    = 128 << 10 // log kept allocated ahead, so that a full disk can still be cleaned up
 )
 
 var table = crc32.MakeTable(crc32.Castagnoli)
@@ -51,11 +55,12 @@ type Log struct {
 
 	fs       blockio.FS
 	file     blockio.File
+	twins    *twin.Log // nil for a log without twins, which is written anew before it is changed
 	state    atomic.Pointer[State]
 	end      int64
 	first    int64 // length of the first record
 	sequence uint64
-	torn     bool
+	worn     bool
 	failed   error
 }
 
@@ -88,8 +93,9 @@ func Open(fsys blockio.FS) (*Log, error) {
 // for at any time by anyone.
 func (l *Log) State() *State { return l.state.Load() }
 
-// Torn reports that the log ended in a record that was never committed.
-func (l *Log) Torn() bool { return l.torn }
+// Worn reports that blocks of the log were bad when it was opened, and that each
+// was read from its other copy.
+func (l *Log) Worn() bool { return l.worn }
 
 // Length is the log's size in bytes.
 func (l *Log) Length() int64 { return l.end }
@@ -102,17 +108,13 @@ const grown = 4 << 20
 func (l *Log) Grown() bool { return l.end > max(grown, 4*l.first) }
 
 func (l *Log) read() error {
-	size, err := l.file.Size()
+	image, sign, err := l.load()
 	if err != nil {
 		return failure("read catalog", err)
 	}
-	data := make([]byte, size)
-	if _, err := l.file.ReadAt(data, 0); err != nil && !errors.Is(err, io.EOF) {
-		return failure("read catalog", err)
-	}
-	for l.end < size {
-		payload, seq, store, n := parse(data[l.end:])
-		if n == 0 || seq != l.sequence+1 || l.State() != nil && store != l.State().Store.ID {
+	for l.end < image.Len() {
+		payload, seq, n := l.next(image, sign)
+		if n == 0 {
 			break
 		}
 		if err := l.replay(payload); err != nil {
@@ -126,7 +128,46 @@ func (l *Log) read() error {
 	if l.State() == nil {
 		return corrupt("its first record is unreadable")
 	}
-	return l.checkTail(data[l.end:])
+	l.worn = image.Worn(min(l.end, image.Len()))
+	if sign == magic && image.Cut(l.end) {
+		return corrupt(fmt.Sprintf("it is cut off at byte %d", image.Len()))
+	}
+	return l.checkTail(image, sign)
+}
+
+// load reads the file, with twins or without, and tells the sign of its records.
+func (l *Log) load() (*twin.Image, uint32, error) {
+	first := make([]byte, 4)
+	if _, err := l.file.ReadAt(first, 0); err == nil && binary.LittleEndian.Uint32(first) == magicPlain {
+		size, err := l.file.Size()
+		if err != nil {
+			return nil, 0, err
+		}
+		data := make([]byte, size)
+		if _, err := l.file.ReadAt(data, 0); err != nil && !errors.Is(err, io.EOF) {
+			return nil, 0, err
+		}
+		return twin.Plain(data), magicPlain, nil
+	}
+	size, err := l.file.Size()
+	if err != nil {
+		return nil, 0, err
+	}
+	l.twins = twin.New(l.file, size)
+	image, err := twin.Read(l.file)
+	return image, magic, err
+}
+
+// next gives the record that follows, from whichever copy holds it; n is 0 when
+// none does.
+func (l *Log) next(image *twin.Image, sign uint32) (payload []byte, seq uint64, n int64) {
+	for p := range image.From(l.end) {
+		payload, seq, store, n := parse(p, sign)
+		if n > 0 && seq == l.sequence+1 && (l.State() == nil || store == l.State().Store.ID) {
+			return payload, seq, n
+		}
+	}
+	return nil, 0, 0
 }
 
 func (l *Log) replay(payload []byte) error {
@@ -149,14 +190,12 @@ func (l *Log) replay(payload []byte) error {
 // checkTail tells a torn last record from damage: behind damage stands a good
 // record with a higher number, which was written only after the bad one had been
 // synced.
-func (l *Log) checkTail(tail []byte) error {
-	for i := 0; i < len(tail); i += align {
-		_, seq, store, n := parse(tail[i:])
-		if n > 0 && store == l.State().Store.ID && seq > l.sequence {
-			return corrupt(fmt.Sprintf("record %d at byte %d is damaged", l.sequence+1, l.end))
-		}
-		if i == 0 && len(tail) >= 4 && binary.LittleEndian.Uint32(tail) == magic {
-			l.torn = true
+func (l *Log) checkTail(image *twin.Image, sign uint32) error {
+	for at := l.end; at < image.Len(); at += align {
+		for _, p := range image.Copies(at) {
+			if _, seq, store, n := parse(p, sign); n > 0 && store == l.State().Store.ID && seq > l.sequence {
+				return corrupt(fmt.Sprintf("record %d at byte %d is damaged", l.sequence+1, l.end))
+			}
 		}
 	}
 	return nil
@@ -168,8 +207,8 @@ func corrupt(why string) error {
 }
 
 // parse reads one record; n is its whole length, 0 when it is not a good record.
-func parse(p []byte) (payload []byte, seq, store uint64, n int64) {
-	if len(p) < headerSize || binary.LittleEndian.Uint32(p) != magic {
+func parse(p []byte, sign uint32) (payload []byte, seq, store uint64, n int64) {
+	if len(p) < headerSize || binary.LittleEndian.Uint32(p) != sign {
 		return nil, 0, 0, 0
 	}
 	length := int64(binary.LittleEndian.Uint32(p[4:]))
@@ -211,16 +250,19 @@ func (l *Log) Commit(e Edit) error {
 	if l.failed != nil {
 		return failure("change catalog", l.failed)
 	}
+	if l.twins == nil {
+		if err := l.Compact(); err != nil {
+			return err
+		}
+	}
 	p, err := record(l.State().Store.ID, l.sequence+1, e)
 	if err != nil {
 		return failure("change catalog", err)
 	}
-	if _, err := l.file.WriteAt(p, l.end); err != nil {
-		// Nothing stands on these bytes; with room again the next record overwrites
-		// them. Any other error leaves the file in doubt.
-		if errors.Is(err, syscall.ENOSPC) {
-			return failure("change catalog", err)
-		}
+	if err := l.twins.Grow(l.end + int64(len(p))); errors.Is(err, syscall.ENOSPC) {
+		return failure("change catalog", err) // nothing was written
+	}
+	if err := l.twins.WriteAt(p, l.end); err != nil {
 		return l.settle(err)
 	}
 	if !l.Unsynced {
@@ -252,7 +294,7 @@ func (l *Log) InDoubt() error { return l.failed }
 // in place of the old one. After a crash it also makes sure that what was read is
 // what is on disk, which a sync of the old file could not show.
 func (l *Log) Compact() error {
-	f, end, err := l.writeNew()
+	f, twins, end, err := l.writeNew()
 	if err != nil {
 		return failure("write catalog", err)
 	}
@@ -260,7 +302,7 @@ func (l *Log) Compact() error {
 		return failure("write catalog", errors.Join(err, f.Close()))
 	}
 	old := l.file
-	l.file, l.end, l.first, l.sequence, l.torn, l.failed = f, end, end, 1, false, nil
+	l.file, l.twins, l.end, l.first, l.sequence, l.worn, l.failed = f, twins, end, end, 1, false, nil
 	if old != nil {
 		err = old.Close()
 	}
@@ -273,28 +315,29 @@ func (l *Log) Compact() error {
 	return failure("write catalog", err)
 }
 
-func (l *Log) writeNew() (blockio.File, int64, error) {
+func (l *Log) writeNew() (blockio.File, *twin.Log, int64, error) {
 	if err := l.fs.Remove(NewName); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, 0, err
+		return nil, nil, 0, err
 	}
 	p, err := record(l.State().Store.ID, 1, l.State())
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, 0, err
 	}
 	f, err := l.fs.Create(NewName)
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, 0, err
 	}
-	if err := f.Allocate(0, int64(len(p))+reserve); err != nil && !errors.Is(err, syscall.EOPNOTSUPP) {
-		return nil, 0, errors.Join(err, f.Close())
+	twins := twin.New(f, 0)
+	if err = twins.Reserve(int64(len(p)) + reserve); err == nil {
+		err = twins.WriteAt(p, 0)
 	}
-	if _, err = f.WriteAt(p, 0); err == nil && !l.Unsynced {
+	if err == nil && !l.Unsynced {
 		err = f.Sync()
 	}
 	if err != nil {
-		return nil, 0, errors.Join(err, f.Close())
+		return nil, nil, 0, errors.Join(err, f.Close())
 	}
-	return f, int64(len(p)), nil
+	return f, twins, int64(len(p)), nil
 }
 
 // Close releases the file.

@@ -1,6 +1,7 @@
 package catalog_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"reflect"
@@ -68,20 +69,93 @@ func TestStateSurvivesReopenAndCompaction(t *testing.T) {
 	}
 }
 
-// Every single byte of the log, spoiled, is either a record lost at the very end
-// or told as corruption; never a wrong state.
+// Each 4 KiB of the log's file, spoiled alone, costs nothing and is told; so do
+// two of different pages of the log.
+func TestOneBadBlockCostsNothing(t *testing.T) {
+	fsys, l := newLog(t)
+	for i := range 60 { // 30 KiB of log
+		put(t, l, fmt.Sprintf("@v%02d", i), uint64(i+1))
+	}
+	f, err := fsys.Open(catalog.Name, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := names(l)
+	pages := 2 * ((l.Length() + 4095) / 4096)
+	for one := range pages {
+		for _, other := range []int64{one, (one + 3) % pages} {
+			restore := []func(){spoilPage(t, f, one)}
+			if other/2 != one/2 {
+				restore = append(restore, spoilPage(t, f, other))
+			}
+			again, err := catalog.Open(fsys)
+			if err != nil || names(again) != want || !again.Worn() {
+				t.Fatalf("blocks %d and %d: %v", one, other, err)
+			}
+			if err := again.Close(); err != nil {
+				t.Fatal(err)
+			}
+			for _, undo := range restore {
+				undo()
+			}
+		}
+	}
+}
+
+// spoilPage fills a block of the file with noise; what it returns undoes that.
+func spoilPage(t *testing.T, f blockio.File, page int64) func() {
+	t.Helper()
+	old, noise := make([]byte, 4096), bytes.Repeat([]byte{0xa5, 0x17, 0x31}, 1366)[:4096]
+	if _, err := f.ReadAt(old, page*4096); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt(noise, page*4096); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if _, err := f.WriteAt(old, page*4096); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A log that was cut off behind a record is not taken for one that ends there.
+func TestCutOffLogIsCorrupt(t *testing.T) {
+	fsys, l := newLog(t)
+	for i := range 600 {
+		put(t, l, fmt.Sprintf("@v%03d", i), uint64(i+1))
+	}
+	f, err := fsys.Open(catalog.Name, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at := 2 * l.Length() / 4096 * 4096; at > 0; at -= 4096 {
+		if err := f.Truncate(at); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := catalog.Open(fsys); !errors.Is(err, cairn.KindCorrupt) {
+			t.Fatalf("cut off at %d of %d: %v", at, 2*l.Length(), err)
+		}
+	}
+}
+
+// A byte of the log spoiled in both copies is either a record lost at the very
+// end or told as corruption; never a wrong state.
 func TestEverySpoiledByteIsNoticed(t *testing.T) {
 	fsys, l := newLog(t)
 	put(t, l, "@a", 1)
 	put(t, l, "@b", 2)
 	last := l.Length()
 	put(t, l, "@c", 3)
+	if l.Length() > 4096 {
+		t.Fatal("the log is meant to be of one page")
+	}
 	f, err := fsys.Open(catalog.Name, true)
 	if err != nil {
 		t.Fatal(err)
 	}
 	one := make([]byte, 1)
-	for at := int64(0); at < l.Length(); at++ {
+	for at := int64(0); at < l.Length(); at += 3 {
 		if _, err := f.ReadAt(one, at); err != nil {
 			t.Fatal(err)
 		}
@@ -89,6 +163,7 @@ func TestEverySpoiledByteIsNoticed(t *testing.T) {
 			continue // padding is not covered, and says nothing
 		}
 		spoil(t, f, at, one[0]^0x40)
+		spoil(t, f, at+4096, one[0]^0x40)
 		again, err := catalog.Open(fsys)
 		switch {
 		case at < last && !errors.Is(err, cairn.KindCorrupt) && (err != nil || names(again) != "@a@b@c"):
@@ -100,6 +175,7 @@ func TestEverySpoiledByteIsNoticed(t *testing.T) {
 			_ = again.Close()
 		}
 		spoil(t, f, at, one[0])
+		spoil(t, f, at+4096, one[0])
 	}
 }
 

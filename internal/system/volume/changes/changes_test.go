@@ -110,13 +110,23 @@ func TestMarks(t *testing.T) {
 			t.Errorf("from %d: %d blocks, want %d; whole %v, %v", from, got.Count(), want, whole, err)
 		}
 	}
-	size, _ := f.Size()
-	for at := int64(100); at < size; at += 512 {
-		poke(t, f, at, 0x5a)
-		whole, err := changes.ReadMarks(f, 3, 8, 0, &extent.Bitmap{})
-		if last := at > size-512; err != nil || whole != last {
-			t.Errorf("byte %d spoiled: whole %v, want %v (%v)", at, whole, last, err)
+	const records = 6
+	for at := int64(100); at < records*512; at += 512 {
+		for copies, want := range []bool{true, at > (records-1)*512} { // the last of all may be torn
+			poke(t, f, at+4096*int64(copies), 0x5a)
+			got := &extent.Bitmap{}
+			whole, err := changes.ReadMarks(f, 3, 8, 0, got)
+			if err != nil || whole != want || copies == 0 && got.Count() != 256+100+256 {
+				t.Errorf("byte %d spoiled in %d copies: whole %v, want %v, %d blocks (%v)", at, copies+1, whole, want, got.Count(), err)
+			}
 		}
 		poke(t, f, at, 0)
+		poke(t, f, at+4096, 0)
+	}
+	if err := f.Truncate(4096); err != nil {
+		t.Fatal(err)
+	}
+	if whole, err := changes.ReadMarks(f, 3, 8, 0, &extent.Bitmap{}); err != nil || whole {
+		t.Errorf("cut off: whole %v, %v", whole, err)
 	}
 }

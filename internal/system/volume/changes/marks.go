@@ -6,7 +6,8 @@
 // It promises that a mark counts once Sync returned nil, and that reading never
 // leaves one out that counted: where a log of marks is damaged below what was
 // known durable, the reader is told and has to count everything as written. Bytes
-// behind that may be a torn record, which nothing ever stood on.
+// behind that may be a torn record, which nothing ever stood on. Marks are kept
+// twice (package twin): rot of one block of their log costs nothing.
 package changes
 
 import (
@@ -18,10 +19,12 @@ import (
 
 	"cairn/internal/mech/blockio"
 	"cairn/internal/mech/extent"
+	"cairn/internal/mech/twin"
 )
 
 const (
-	marksMagic = 0x314b4d43 // "CMK1"
+	marksMagic = 0x324b4d43 // "CMK2"
+	marksPlain = 0x314b4d43 // "CMK1": a log without twins, as earlier builds wrote it
 	recordSize = 512
 	recordHead = 64
 	markSize   = 16
@@ -35,13 +38,14 @@ type Marks struct {
 	store uint64
 	epoch uint64
 	file  blockio.File
+	twins *twin.Log
 	end   int64
 	known int64
 }
 
 // NewMarks is the log of an empty file.
 func NewMarks(f blockio.File, store, epoch uint64) *Marks {
-	return &Marks{store: store, epoch: epoch, file: f}
+	return &Marks{store: store, epoch: epoch, file: f, twins: twin.New(f, 0)}
 }
 
 // Epoch is the log's epoch.
@@ -50,7 +54,7 @@ func (m *Marks) Epoch() uint64 { return m.epoch }
 // Append writes marks for the runs of blocks. They count only after Sync.
 func (m *Marks) Append(interval uint64, runs *extent.Bitmap) error {
 	p := m.encode(interval, runs.All())
-	if _, err := m.file.WriteAt(p, m.end); err != nil {
+	if err := m.twins.WriteAt(p, m.end); err != nil {
 		return err
 	}
 	m.end += int64(len(p))
@@ -104,25 +108,22 @@ func (m *Marks) Sync() error {
 func (m *Marks) Close() error { return m.file.Close() }
 
 // ReadMarks adds every block marked in intervals from on to the set. whole is
-// false when marks that counted are unreadable: then any block may be written.
+// false when marks that counted are unreadable in both copies, or cut off: then
+// any block may be written.
 func ReadMarks(f blockio.File, store, epoch, from uint64, set *extent.Bitmap) (whole bool, err error) {
-	size, err := f.Size()
+	image, sign, err := loadMarks(f)
 	if err != nil {
 		return false, err
 	}
-	p := make([]byte, size/recordSize*recordSize)
-	if _, err := f.ReadAt(p, 0); err != nil && !errors.Is(err, io.EOF) {
-		return false, nil
-	}
 	le := binary.LittleEndian
-	firstBad, known := int64(len(p)), int64(0)
-	for at := int64(0); at < int64(len(p)); at += recordSize {
-		r := p[at : at+recordSize]
-		if le.Uint32(r) != marksMagic || le.Uint32(r[4:]) != crc32.Checksum(r[8:], table) ||
-			le.Uint64(r[8:]) != store || le.Uint64(r[16:]) != epoch || le.Uint64(r[32:]) != uint64(at) {
+	firstBad, known, end := image.Len(), int64(0), int64(0)
+	for at := int64(0); at+recordSize <= image.Len(); at += recordSize {
+		r := goodRecord(image, sign, store, epoch, at)
+		if r == nil {
 			firstBad = min(firstBad, at)
 			continue
 		}
+		end = at + recordSize
 		known = max(known, int64(le.Uint64(r[40:])))
 		if le.Uint64(r[24:]) < from {
 			continue
@@ -132,5 +133,38 @@ func ReadMarks(f blockio.File, store, epoch, from uint64, set *extent.Bitmap) (w
 			set.Set(le.Uint64(m), le.Uint64(m[8:]))
 		}
 	}
-	return firstBad >= known, nil
+	return firstBad >= known && !(sign == marksMagic && image.Cut(end)), nil
+}
+
+// loadMarks reads the file, with twins or without, and tells the sign of its
+// records.
+func loadMarks(f blockio.File) (*twin.Image, uint32, error) {
+	first := make([]byte, 4)
+	if _, err := f.ReadAt(first, 0); err != nil || binary.LittleEndian.Uint32(first) != marksPlain {
+		image, err := twin.Read(f)
+		return image, marksMagic, err
+	}
+	size, err := f.Size()
+	if err != nil {
+		return nil, 0, err
+	}
+	p := make([]byte, size/recordSize*recordSize)
+	if _, err := f.ReadAt(p, 0); err != nil && !errors.Is(err, io.EOF) {
+		return nil, 0, err
+	}
+	return twin.Plain(p), marksPlain, nil
+}
+
+// goodRecord gives the record at the offset from whichever copy holds it, nil
+// when none does.
+func goodRecord(image *twin.Image, sign uint32, store, epoch uint64, at int64) []byte {
+	le := binary.LittleEndian
+	for _, p := range image.Copies(at) {
+		r := p[:recordSize]
+		if le.Uint32(r) == sign && le.Uint32(r[4:]) == crc32.Checksum(r[8:], table) &&
+			le.Uint64(r[8:]) == store && le.Uint64(r[16:]) == epoch && le.Uint64(r[32:]) == uint64(at) {
+			return r
+		}
+	}
+	return nil
 }
