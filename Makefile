@@ -5,7 +5,7 @@ env = . ./tools/env.sh
 go  = $(env) && nice -n 5 go
 pkgs = ./...
 
-.PHONY: help build quickstart test race lint vet-all tidy crash kill interop fuzz check-rules bench-plan bench-volume bench-tape tape-tears tape-cuts bench-incremental bench-block vm-prepare test-vm clean
+.PHONY: help build quickstart test race lint vet-all tidy crash kill interop fuzz check-rules bench-plan bench-volume bench-tape tape-tears tape-cuts posix bench-incremental bench-block vm-prepare test-vm clean
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
@@ -70,6 +70,9 @@ tape-tears: ## 6,000 torn tapes: every committed generation is listed and read, 
 
 tape-cuts: ## 5,000 power cuts of a mounted tape: what fsync, close, sync and unmount promised is there
 	@$(env) && go test -count=1 -timeout 60m -run PowerCuts ./internal/system/tape -cuts 5000 && echo "tape-cuts: no violation"
+
+posix: ## a mounted tape as a POSIX file system: cases, five minutes of random operations, /usr/share there and back (root, /dev/fuse; fsx=1h)
+	@$(env) && go test -count=1 -timeout 120m ./test/posix -fsx $(or $(fsx),5m) -tree /usr/share && echo "posix: as a disk would"
 
 bench-incremental: ## what a 1 % change costs, beside restic, borg, rsync and qemu-img (as root, for cold caches)
 	@need_kib=12000000; $(env) && CGO_ENABLED=0 go build -trimpath -o .work/bin/cairn ./cmd/cairn && \

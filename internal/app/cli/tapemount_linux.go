@@ -134,7 +134,7 @@ func (p *program) show(f *tape.FS, name, dir string) (*ltfsmount.Mount, error) {
 		return nil, invalid("mount tape", name, "", err)
 	}
 	return ltfsmount.Start(f, dir, ltfsmount.Options{Drive: full, Version: daemon.Version, UID: uint32(os.Getuid()), GID: uint32(os.Getgid()),
-		ReadOnly: f.Status().ReadOnly})
+		ReadOnly: f.Status().ReadOnly, AllowOther: os.Geteuid() == 0, SyncCalls: true, Logger: slog.New(slog.NewTextHandler(p.errOut, nil))})
 }
 
 // untilUnmounted waits for somebody to unmount the folder; when the command is

@@ -9,6 +9,9 @@
 //   - fsync of a file or folder returns when data and an index that names it are on
 //     tape. With close-sync a close(2) does the same, and tells its error.
 //   - The attribute user.ltfs.sync, written or read, syncs before it returns.
+//   - With SyncCalls, mounted by root on Linux 6.18 or later, sync(2) and syncfs(2)
+//     do the same within a bounded time, and umount(2) returns when the last index
+//     is on tape.
 //   - Nothing is cached that a lost write could belie: what is read after a full
 //     tape refused bytes is what the tape has.
 //   - The attribute user.ltfs.vendor.cairn.atRisk says what a power cut now would
@@ -19,8 +22,8 @@
 // No /dev/fuse, or no right to mount: KindUnsupported or KindPermission. Owners
 // and modes other than the read-only flag are not part of LTFS: setting them
 // succeeds and is forgotten, hard links and device files are refused. sync(2) and
-// syncfs(2) do not reach an ordinary FUSE file system. A signal does not interrupt
-// a sync that was begun.
+// syncfs(2) do not reach a FUSE file system that an ordinary user mounted, or that
+// stands on an older kernel. A signal interrupts sync(2), no other sync.
 //
 // The attributes are listed in docs/guide/tape-mount.md.
 package ltfsmount
@@ -29,8 +32,8 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"log"
-	"os"
+	"log/slog"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -38,24 +41,33 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"cairn"
+	"cairn/internal/policy/syncpolicy"
 	"cairn/internal/system/tape"
 )
 
 // Options choose how a tape is shown.
 type Options struct {
-	Drive    string // the drive's name, for the mount table and for unmounting
-	Version  string // of this program
-	UID, GID uint32 // whose everything is
-	ReadOnly bool
-	Log      *log.Logger // what the FUSE library has to say; nil: nothing
+	Drive      string // the drive's name, for the mount table and for unmounting
+	Version    string // of this program
+	UID, GID   uint32 // whose everything is
+	FileMode   uint32 // permissions that files show; 0: 0644
+	DirMode    uint32 // permissions that folders show; 0: 0755
+	ReadOnly   bool
+	AllowOther bool          // users other than the mounting one may use it
+	SyncCalls  bool          // sync(2), syncfs(2) and umount(2) wait for the tape, where the kernel can (root only)
+	SyncLimit  time.Duration // how long sync(2) waits; 0: DefaultSyncLimit
+	Logger     *slog.Logger  // nil: none
 }
+
+// DefaultSyncLimit bounds sync(2), which the whole machine may wait for.
+const DefaultSyncLimit = time.Minute
 
 // Mount is a mounted tape.
 type Mount struct {
 	fs     *tape.FS
 	opt    Options
-	dir    string
-	server *fuse.Server
+	at     *attachment
+	served chan struct{} // closed when the last request was answered
 }
 
 // Largest single request; the kernel's own limit is 1 MiB.
@@ -64,27 +76,70 @@ const maxRequest = 1 << 20
 // Start mounts a file system on a folder. The caller closes the file system when
 // Wait has returned.
 func Start(f *tape.FS, dir string, o Options) (*Mount, error) {
-	m := &Mount{fs: f, opt: o, dir: dir}
-	keep := 10 * time.Second // all changes come through the kernel
-	options := &fusefs.Options{EntryTimeout: &keep, AttrTimeout: &keep, RootStableAttr: &fusefs.StableAttr{Ino: f.Root().Attr().UID, Mode: syscall.S_IFDIR}}
-	options.MountOptions = fuse.MountOptions{
-		AllowOther: os.Geteuid() == 0, DirectMount: true, DirectMountFlags: syscall.MS_NOSUID | syscall.MS_NODEV,
-		FsName: "ltfs:" + o.Drive, Name: "ltfs", MaxWrite: maxRequest, MaxReadAhead: maxRequest, IgnoreSecurityLabels: true,
-		Options: []string{"default_permissions"}, Logger: o.Log,
-	}
-	if o.ReadOnly {
-		options.DirectMountFlags |= syscall.MS_RDONLY
-		if os.Geteuid() != 0 { // the helper wants it as a word, the kernel as a flag
-			options.Options = append(options.Options, "ro")
-		}
-	}
-	server, err := fusefs.Mount(dir, &node{m: m, n: f.Root()}, options)
+	o = o.withDefaults()
+	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, mountFailure(dir, err)
 	}
-	m.server = server
+	m := &Mount{fs: f, opt: o, served: make(chan struct{})}
+	keep := 10 * time.Second // all changes come through the kernel
+	options := &fusefs.Options{EntryTimeout: &keep, AttrTimeout: &keep, RootStableAttr: &fusefs.StableAttr{Ino: f.Root().Attr().UID, Mode: syscall.S_IFDIR}}
+	options.MountOptions = fuse.MountOptions{MaxWrite: maxRequest, MaxReadAhead: maxRequest, IgnoreSecurityLabels: true,
+		Logger: slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug)}
+	server := fuse.NewProtocolServer(fusefs.NewNodeFS(&node{m: m, n: f.Root()}, options), &options.MountOptions)
+	if m.at, err = attach(dir, o); err != nil {
+		return nil, mountFailure(dir, err)
+	}
+	d := &device{fd: int(m.at.dev.Fd()), ps: server, syncAll: m.syncAll, unmounts: m.beforeUnmount}
+	go func() { // until it is unmounted, which Wait waits for
+		d.serve()
+		_ = m.at.dev.Close()
+		close(m.served)
+	}()
 	return m, nil
 }
+
+func (o Options) withDefaults() Options {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.SyncLimit == 0 {
+		o.SyncLimit = DefaultSyncLimit
+	}
+	if o.FileMode == 0 {
+		o.FileMode = 0o644
+	}
+	if o.DirMode == 0 {
+		o.DirMode = 0o755
+	}
+	return o
+}
+
+// syncAll is sync(2) and syncfs(2). It waits for a bounded time: the whole machine
+// may be waiting with it. The index it asked for is written all the same.
+func (m *Mount) syncAll(ctx context.Context) syscall.Errno {
+	bounded, cancel := context.WithTimeout(ctx, m.opt.SyncLimit)
+	defer cancel()
+	err := m.fs.Sync(bounded, syncpolicy.Manual, false)
+	switch {
+	case err == nil:
+		return 0
+	case ctx.Err() != nil:
+		return syscall.EINTR
+	case bounded.Err() != nil:
+		m.opt.Logger.Warn("a sync of all file systems did not wait any longer for the tape", "tape", m.opt.Drive, "limit", m.opt.SyncLimit)
+		return syscall.EIO
+	}
+	m.opt.Logger.Warn("a sync of all file systems failed on the tape", "tape", m.opt.Drive, "error", err)
+	return errnoOf(err)
+}
+
+// beforeUnmount puts everything on tape while umount(2) waits. A failure is tried
+// again, and told, by closing the file system.
+func (m *Mount) beforeUnmount() { _ = m.fs.Sync(context.Background(), syncpolicy.Unmount, true) }
+
+// SyncCalls reports whether sync(2), syncfs(2) and umount(2) reach the tape.
+func (m *Mount) SyncCalls() bool { return m.at.sync }
 
 func mountFailure(dir string, err error) error {
 	e := &cairn.Error{Op: "mount on", Subject: dir, Kind: cairn.KindIO, Err: err}
@@ -98,12 +153,12 @@ func mountFailure(dir string, err error) error {
 }
 
 // Wait returns when it was unmounted, by whomever.
-func (m *Mount) Wait() { m.server.Wait() }
+func (m *Mount) Wait() { <-m.served }
 
 // Unmount takes the file system away; KindBusy while somebody uses it.
 func (m *Mount) Unmount() error {
-	if err := m.server.Unmount(); err != nil {
-		return &cairn.Error{Op: "unmount", Subject: m.dir, Kind: cairn.KindBusy, Err: err, Hint: "end the programs that use it"}
+	if err := m.at.detach(); err != nil {
+		return &cairn.Error{Op: "unmount", Subject: m.at.dir, Kind: cairn.KindBusy, Err: err, Hint: "end the programs that use it"}
 	}
 	return nil
 }

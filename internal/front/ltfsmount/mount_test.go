@@ -3,16 +3,12 @@
 package ltfsmount_test
 
 import (
-	"bufio"
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,161 +16,19 @@ import (
 	"testing"
 	"time"
 
-	"cairn/internal/front/ltfsmount"
-	"cairn/internal/policy/syncpolicy"
+	"cairn"
 	"cairn/internal/system/tape"
 	"cairn/internal/system/tape/drive"
+	"cairn/internal/testkit/tapemount"
 )
 
-// A Go program that uses a file system it serves itself can deadlock, and a test
-// wants to kill the server: the test's binary serves in a process of its own.
-const serveVariable = "LTFSMOUNT_SERVE"
-
 func TestMain(m *testing.M) {
-	if args := os.Getenv(serveVariable); args != "" {
-		if err := serve(strings.Split(args, "\n")); err != nil {
-			fmt.Println(err)
-			os.Exit(1) //nolint:forbidigo // the server's process ends here
-		}
-		os.Exit(0) //nolint:forbidigo // the server's process ends here
-	}
-	os.Exit(m.Run()) //nolint:forbidigo // as TestMain must
+	os.Exit(tapemount.Main(m)) //nolint:forbidigo // as TestMain must
 }
 
-// serve mounts args[0] on args[1] with the policy args[2] until it is unmounted.
-func serve(args []string) error {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	policy, err := syncpolicy.Parse(strings.Split(args[2], ",")...)
-	if err != nil {
-		return err
-	}
-	d, err := drive.OpenFolder(args[0], drive.FolderOptions{})
-	if err != nil {
-		return err
-	}
-	t, err := tape.Open(ctx, d, args[0])
-	if err != nil {
-		return err
-	}
-	f, err := tape.NewFS(ctx, t, tape.FSOptions{Policy: policy})
-	if err != nil {
-		return err
-	}
-	m, err := ltfsmount.Start(f, args[1], ltfsmount.Options{Drive: args[0], UID: uint32(os.Getuid()), GID: uint32(os.Getgid())})
-	if err != nil {
-		return errors.Join(err, f.Close(ctx))
-	}
-	fmt.Println("mounted")
-	m.Wait()
-	return f.Close(ctx)
-}
-
-// mounted is a tape mounted by another process.
-type mounted struct {
-	t      *testing.T
-	tape   string
-	dir    string
-	server *exec.Cmd
-}
-
-func needFUSE(t *testing.T) {
+func mount(t *testing.T, tapeDir, policy string) *tapemount.Mounted {
 	t.Helper()
-	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
-	if err != nil || os.Geteuid() != 0 {
-		t.Skip("needs /dev/fuse and the right to mount")
-	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func newTape(t *testing.T) string {
-	t.Helper()
-	dir := filepath.Join(t.TempDir(), "TAPE")
-	d, err := drive.CreateFolder(dir, drive.FolderOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	tp, err := tape.Format(t.Context(), d, dir, tape.FormatOptions{BlockSize: 64 << 10, Name: "volume", Creator: "test", Now: time.Now()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := tp.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
-func mount(t *testing.T, tapeDir, policy string) *mounted {
-	t.Helper()
-	needFUSE(t)
-	m := &mounted{t: t, tape: tapeDir, dir: t.TempDir()}
-	m.server = exec.Command(os.Args[0])
-	m.server.Env = append(os.Environ(), serveVariable+"="+strings.Join([]string{m.tape, m.dir, policy}, "\n"))
-	m.server.Stderr = os.Stderr
-	out, err := m.server.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := m.server.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = syscall.Unmount(m.dir, 2) // MNT_DETACH, where the test failed half way
-		_ = m.server.Process.Kill()
-		_ = m.server.Wait()
-	})
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if line != "mounted\n" {
-		rest, _ := io.ReadAll(out)
-		if strings.Contains(line, "operation not permitted") || strings.Contains(line, "no such device") {
-			t.Skip("needs /dev/fuse and the right to mount: " + line)
-		}
-		t.Fatalf("%s%s %v", line, rest, err)
-	}
-	return m
-}
-
-func (m *mounted) path(name string) string { return filepath.Join(m.dir, name) }
-
-func (m *mounted) unmount() {
-	m.t.Helper()
-	if err := syscall.Unmount(m.dir, 0); err != nil {
-		m.t.Fatal(err)
-	}
-	if err := m.server.Wait(); err != nil {
-		m.t.Fatalf("the server's end: %v", err)
-	}
-}
-
-// kill ends the server as a cut of power would, and takes the dead mount away.
-func (m *mounted) kill() {
-	m.t.Helper()
-	if err := m.server.Process.Kill(); err != nil {
-		m.t.Fatal(err)
-	}
-	_ = m.server.Wait()
-	if err := syscall.Unmount(m.dir, 2); err != nil {
-		m.t.Fatal(err)
-	}
-}
-
-func (m *mounted) attr(name, attribute string) string {
-	m.t.Helper()
-	buf := make([]byte, 4096)
-	n, err := syscall.Getxattr(m.path(name), "user."+attribute, buf)
-	if err != nil {
-		m.t.Fatalf("%s of %s: %v", attribute, name, err)
-	}
-	return string(buf[:n])
-}
-
-func (m *mounted) setAttr(name, attribute, value string) {
-	m.t.Helper()
-	if err := syscall.Setxattr(m.path(name), "user."+attribute, []byte(value), 0); err != nil {
-		m.t.Fatalf("%s of %s: %v", attribute, name, err)
-	}
+	return tapemount.Mount(t, tapeDir, tapemount.Options{Sync: policy})
 }
 
 func tool(t *testing.T, name string, args ...string) {
@@ -221,22 +75,22 @@ func tree(t *testing.T) string {
 // A tree copied to a tape, and read back after mounting anew, is the same: bytes,
 // times, links and the read-only flag; with cp and with tar.
 func TestCopyThereAndBack(t *testing.T) {
-	needFUSE(t)
-	from, tp := tree(t), newTape(t)
+	tapemount.Need(t)
+	from, tp := tree(t), tapemount.NewTape(t)
 	m := mount(t, tp, "unmount")
-	tool(t, "cp", "-a", from, m.path("copy"))
+	tool(t, "cp", "-a", from, m.Path("copy"))
 	archive := filepath.Join(t.TempDir(), "a.tar")
 	tool(t, "tar", "--format=posix", "-C", filepath.Dir(from), "-cf", archive, filepath.Base(from))
-	must(t, os.Mkdir(m.path("untarred"), 0o755))
-	tool(t, "tar", "-C", m.path("untarred"), "-xpf", archive)
-	m.unmount()
+	must(t, os.Mkdir(m.Path("untarred"), 0o755))
+	tool(t, "tar", "-C", m.Path("untarred"), "-xpf", archive)
+	m.Unmount()
 	m = mount(t, tp, "unmount")
-	same(t, from, m.path("copy"))
-	same(t, from, m.path("untarred/tree"))
+	same(t, from, m.Path("copy"))
+	same(t, from, m.Path("untarred/tree"))
 	back := filepath.Join(t.TempDir(), "back")
-	tool(t, "cp", "-a", m.path("copy"), back)
+	tool(t, "cp", "-a", m.Path("copy"), back)
 	same(t, from, back)
-	m.unmount()
+	m.Unmount()
 }
 
 // same compares two trees.
@@ -267,36 +121,36 @@ func same(t *testing.T, a, b string) {
 func TestKilledAfterAPromise(t *testing.T) {
 	for _, c := range []struct {
 		name, policy string
-		promise      func(t *testing.T, m *mounted, f *os.File)
+		promise      func(t *testing.T, m *tapemount.Mounted, f *os.File)
 	}{
-		{"fsync", "unmount", func(t *testing.T, _ *mounted, f *os.File) { must(t, f.Sync()) }},
-		{"close", "close", func(t *testing.T, _ *mounted, f *os.File) { must(t, f.Close()) }},
-		{"attribute", "unmount", func(_ *testing.T, m *mounted, _ *os.File) { m.setAttr("", "ltfs.sync", "1") }},
-		{"fsync of the folder", "unmount", func(t *testing.T, m *mounted, _ *os.File) {
-			d, err := os.Open(m.path("dir"))
+		{"fsync", "unmount", func(t *testing.T, _ *tapemount.Mounted, f *os.File) { must(t, f.Sync()) }},
+		{"close", "close", func(t *testing.T, _ *tapemount.Mounted, f *os.File) { must(t, f.Close()) }},
+		{"attribute", "unmount", func(_ *testing.T, m *tapemount.Mounted, _ *os.File) { m.SetAttr("", "ltfs.sync", "1") }},
+		{"fsync of the folder", "unmount", func(t *testing.T, m *tapemount.Mounted, _ *os.File) {
+			d, err := os.Open(m.Path("dir"))
 			must(t, err)
 			must(t, d.Sync())
 			must(t, d.Close())
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			needFUSE(t)
-			tp := newTape(t)
+			tapemount.Need(t)
+			tp := tapemount.NewTape(t)
 			m := mount(t, tp, c.policy)
-			must(t, os.Mkdir(m.path("dir"), 0o755))
-			f, err := os.Create(m.path("dir/file"))
+			must(t, os.Mkdir(m.Path("dir"), 0o755))
+			f, err := os.Create(m.Path("dir/file"))
 			must(t, err)
 			want := bytes.Repeat([]byte("promised"), 50000)
 			_, err = f.Write(want)
 			must(t, err)
 			c.promise(t, m, f)
-			m.kill()
+			m.Kill()
 			m = mount(t, tp, c.policy)
-			got, err := os.ReadFile(m.path("dir/file"))
+			got, err := os.ReadFile(m.Path("dir/file"))
 			if err != nil || !bytes.Equal(got, want) {
 				t.Errorf("%d bytes of %d are there (%v)", len(got), len(want), err)
 			}
-			m.unmount()
+			m.Unmount()
 		})
 	}
 }
@@ -304,38 +158,38 @@ func TestKilledAfterAPromise(t *testing.T) {
 // Without a promise a power cut loses what the attribute says; the test that can
 // tell the ones above from luck.
 func TestRiskIsTold(t *testing.T) {
-	m := mount(t, newTape(t), "unmount")
-	if got := m.attr("", "ltfs.vendor.cairn.atRisk"); got != "nothing" {
+	m := mount(t, tapemount.NewTape(t), "unmount")
+	if got := m.Attr("", "ltfs.vendor.cairn.atRisk"); got != "nothing" {
 		t.Errorf("at the beginning: %s", got)
 	}
-	must(t, os.WriteFile(m.path("a"), make([]byte, 1000), 0o644))
-	if got := m.attr("", "ltfs.vendor.cairn.atRisk"); !strings.HasPrefix(got, "1 files, 1000 bytes") {
+	must(t, os.WriteFile(m.Path("a"), make([]byte, 1000), 0o644))
+	if got := m.Attr("", "ltfs.vendor.cairn.atRisk"); !strings.HasPrefix(got, "1 files, 1000 bytes") {
 		t.Errorf("after a write: %s", got)
 	}
-	tp := m.tape
-	m.kill()
+	tp := m.Tape
+	m.Kill()
 	m = mount(t, tp, "unmount")
-	if _, err := os.Stat(m.path("a")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(m.Path("a")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a file that no index names: %v", err)
 	}
-	m.unmount()
+	m.Unmount()
 }
 
 // Two copies at a time: the close of the small one makes a generation in which the
 // large one is partial, and that generation names it.
 func TestTwoCopiesStory(t *testing.T) {
-	m := mount(t, newTape(t), "close")
-	b, err := os.Create(m.path("B"))
+	m := mount(t, tapemount.NewTape(t), "close")
+	b, err := os.Create(m.Path("B"))
 	must(t, err)
 	_, err = b.Write(make([]byte, 200000))
 	must(t, err)
-	must(t, os.WriteFile(m.path("A"), []byte("small"), 0o644))
-	middle := m.attr("", "ltfs.indexGeneration")
+	must(t, os.WriteFile(m.Path("A"), []byte("small"), 0o644))
+	middle := m.Attr("", "ltfs.indexGeneration")
 	_, err = b.Write(make([]byte, 200000))
 	must(t, err)
 	must(t, b.Close())
-	m.unmount()
-	d, err := drive.OpenFolder(m.tape, drive.FolderOptions{ReadOnly: true})
+	m.Unmount()
+	d, err := drive.OpenFolder(m.Tape, drive.FolderOptions{ReadOnly: true})
 	must(t, err)
 	tp, err := tape.Open(t.Context(), d, "tape")
 	must(t, err)
@@ -354,20 +208,20 @@ func TestTwoCopiesStory(t *testing.T) {
 }
 
 func TestAttributes(t *testing.T) {
-	m := mount(t, newTape(t), "unmount")
-	must(t, os.WriteFile(m.path("f"), []byte("data"), 0o644))
-	m.setAttr("f", "note", "kept\x00bytes")
-	m.setAttr("", "ltfs.commitMessage", "a message")
-	m.setAttr("", "ltfs.volumeName", "renamed")
-	m.setAttr("f", "ltfs.backupTime", "2020-01-02T03:04:05.000000006Z")
-	m.setAttr("", "ltfs.sync", "")
+	m := mount(t, tapemount.NewTape(t), "unmount")
+	must(t, os.WriteFile(m.Path("f"), []byte("data"), 0o644))
+	m.SetAttr("f", "note", "kept\x00bytes")
+	m.SetAttr("", "ltfs.commitMessage", "a message")
+	m.SetAttr("", "ltfs.volumeName", "renamed")
+	m.SetAttr("f", "ltfs.backupTime", "2020-01-02T03:04:05.000000006Z")
+	m.SetAttr("", "ltfs.sync", "")
 	for _, c := range [][3]string{
 		{"f", "note", "kept\x00bytes"}, {"", "ltfs.volumeName", "renamed"}, {"", "ltfs.commitMessage", "a message"}, {"", "ltfs.indexGeneration", "2"},
 		{"", "ltfs.partitionMap", "I:a,D:b"}, {"", "ltfs.volumeBlocksize", "65536"}, {"f", "ltfs.backupTime", "2020-01-02T03:04:05.000000006Z"},
 		{"f", "ltfs.partition", "b"}, {"f", "ltfs.startblock", "7"}, {"", "ltfs.indexLocation", "b:9"}, {"", "ltfs.indexPrevious", "b:5"},
 		{"", "ltfs.vendor.cairn.syncState", "ok"}, {"", "ltfs.vendor.cairn.atRisk", "nothing"}, {"f", "ltfs.fileUID", "2"},
 	} {
-		if got := m.attr(c[0], c[1]); got != c[2] {
+		if got := m.Attr(c[0], c[1]); got != c[2] {
 			t.Errorf("%s of %q: %q, want %q", c[1], c[0], got, c[2])
 		}
 	}
@@ -375,25 +229,25 @@ func TestAttributes(t *testing.T) {
 		file, attribute string
 		want            syscall.Errno
 	}{{"f", "user.ltfs.fileUID", syscall.EACCES}, {"f", "trusted.x", syscall.EOPNOTSUPP}, {"f", "user.ltfs.createTime", syscall.EINVAL}} {
-		if err := syscall.Setxattr(m.path(c.file), c.attribute, []byte("x"), 0); !errors.Is(err, c.want) {
+		if err := syscall.Setxattr(m.Path(c.file), c.attribute, []byte("x"), 0); !errors.Is(err, c.want) {
 			t.Errorf("setting %s: %v", c.attribute, err)
 		}
 	}
-	if _, err := syscall.Getxattr(m.path("f"), "user.none", make([]byte, 9)); !errors.Is(err, syscall.ENODATA) {
+	if _, err := syscall.Getxattr(m.Path("f"), "user.none", make([]byte, 9)); !errors.Is(err, syscall.ENODATA) {
 		t.Errorf("%v", err)
 	}
-	must(t, syscall.Removexattr(m.path("f"), "user.note"))
+	must(t, syscall.Removexattr(m.Path("f"), "user.note"))
 	list := make([]byte, 100)
-	if n, err := syscall.Listxattr(m.path("f"), list); err != nil || n != 0 {
+	if n, err := syscall.Listxattr(m.Path("f"), list); err != nil || n != 0 {
 		t.Errorf("%q, %v", list[:n], err)
 	}
-	m.unmount()
+	m.Unmount()
 }
 
 // What POSIX programs rely on.
 func TestPOSIX(t *testing.T) {
-	m := mount(t, newTape(t), "time@5m")
-	p := m.path
+	m := mount(t, tapemount.NewTape(t), "time@5m")
+	p := m.Path
 	f, err := os.OpenFile(p("f"), os.O_CREATE|os.O_RDWR|os.O_EXCL, 0o644)
 	must(t, err)
 	_, err = f.WriteAt([]byte("end"), 1<<20)
@@ -445,16 +299,16 @@ func TestPOSIX(t *testing.T) {
 	if info.Mode().Perm() != 0o444 {
 		t.Errorf("mode %v", info.Mode())
 	}
-	m.unmount()
+	m.Unmount()
 }
 
 func second(_ *os.File, err error) error { return err }
 
 // A tape that is mounted for writing is not opened for writing again.
 func TestTwoMountsAtOnce(t *testing.T) {
-	m := mount(t, newTape(t), "unmount")
-	if err := serve([]string{m.tape, t.TempDir(), "unmount"}); err == nil || !strings.Contains(err.Error(), "it is mounted") {
+	m := mount(t, tapemount.NewTape(t), "unmount")
+	if _, err := drive.OpenFolder(m.Tape, drive.FolderOptions{}); !errors.Is(err, cairn.KindBusy) {
 		t.Errorf("a second mount: %v", err)
 	}
-	m.unmount()
+	m.Unmount()
 }

@@ -23,7 +23,7 @@ type node struct {
 
 var _ = (interface {
 	fusefs.NodeLookuper
-	fusefs.NodeReaddirer
+	fusefs.NodeOpendirHandler
 	fusefs.NodeGetattrer
 	fusefs.NodeSetattrer
 	fusefs.NodeCreater
@@ -42,15 +42,15 @@ var _ = (interface {
 	fusefs.NodeListxattrer
 })((*node)(nil))
 
-func modeOf(a tape.Attr) uint32 {
+func (m *Mount) modeOf(a tape.Attr) uint32 {
 	var mode uint32
 	switch {
 	case a.Dir:
-		mode = syscall.S_IFDIR | 0o755
+		mode = syscall.S_IFDIR | m.opt.DirMode
 	case a.Link:
 		return syscall.S_IFLNK | 0o777
 	default:
-		mode = syscall.S_IFREG | 0o644
+		mode = syscall.S_IFREG | m.opt.FileMode
 	}
 	if a.ReadOnly {
 		mode &^= 0o222
@@ -60,11 +60,8 @@ func modeOf(a tape.Attr) uint32 {
 
 func (n *node) fill(out *fuse.Attr, a tape.Attr) {
 	out.Ino, out.Size, out.Blocks = a.UID, a.Size, (a.Size+511)/512
-	out.Mode, out.Uid, out.Gid = modeOf(a), n.m.opt.UID, n.m.opt.GID
-	out.Nlink = 1
-	if a.Dir {
-		out.Nlink = 2
-	}
+	out.Mode, out.Uid, out.Gid = n.m.modeOf(a), n.m.opt.UID, n.m.opt.GID
+	out.Nlink = a.Links
 	out.Blksize = uint32(n.m.fs.Tape().Label().BlockSize)
 	out.Atime, out.Atimensec = kernelTime(a.Times.Access)
 	out.Mtime, out.Mtimensec = kernelTime(a.Times.Modify)
@@ -77,7 +74,7 @@ func kernelTime(t ltfs.Timestamp) (sec uint64, nsec uint32) { return uint64(t.Se
 func (n *node) enter(ctx context.Context, c *tape.Node, out *fuse.EntryOut) *fusefs.Inode {
 	a := c.Attr()
 	n.fill(&out.Attr, a)
-	return n.NewInode(ctx, &node{m: n.m, n: c}, fusefs.StableAttr{Mode: modeOf(a) & syscall.S_IFMT, Ino: a.UID})
+	return n.NewInode(ctx, &node{m: n.m, n: c}, fusefs.StableAttr{Mode: n.m.modeOf(a) & syscall.S_IFMT, Ino: a.UID})
 }
 
 // Lookup finds a child.
@@ -89,14 +86,44 @@ func (n *node) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fu
 	return n.enter(ctx, c, out), 0
 }
 
-// Readdir lists a folder.
-func (n *node) Readdir(context.Context) (fusefs.DirStream, syscall.Errno) {
-	list := n.n.List()
-	entries := make([]fuse.DirEntry, 0, len(list))
-	for _, e := range list {
-		entries = append(entries, fuse.DirEntry{Name: e.Name, Ino: e.Attr.UID, Mode: modeOf(e.Attr)})
+// OpendirHandle opens a folder for reading.
+func (n *node) OpendirHandle(context.Context, uint32) (fusefs.FileHandle, uint32, syscall.Errno) {
+	return &folder{n: n}, 0, 0
+}
+
+// folder is an open folder: what it held when its reading began. The library calls
+// it from one goroutine at a time.
+type folder struct {
+	n    *node
+	list []tape.Entry // nil: not yet read
+	next int
+}
+
+var _ = (interface {
+	fusefs.FileReaddirenter
+	fusefs.FileSeekdirer
+})((*folder)(nil))
+
+// Readdirent gives the next entry, nil behind the last one.
+func (f *folder) Readdirent(context.Context) (*fuse.DirEntry, syscall.Errno) {
+	if f.list == nil {
+		f.list = f.n.n.List()
 	}
-	return fusefs.NewListDirStream(entries), 0
+	if f.next >= len(f.list) {
+		return nil, 0
+	}
+	e := f.list[f.next]
+	f.next++
+	return &fuse.DirEntry{Name: e.Name, Ino: e.Attr.UID, Mode: f.n.m.modeOf(e.Attr), Off: uint64(f.next)}, 0
+}
+
+// Seekdir goes to behind an entry; at the beginning the folder is read anew.
+func (f *folder) Seekdir(_ context.Context, off uint64) syscall.Errno {
+	if off == 0 || f.list == nil {
+		f.list = f.n.n.List()
+	}
+	f.next = int(min(off, uint64(len(f.list))))
+	return 0
 }
 
 // Getattr tells size, times and mode.

@@ -25,6 +25,7 @@ type Node struct {
 
 	meta   ltfs.Directory // of a folder, without its entries
 	names  map[string]*Node
+	dirs   int             // folders among names
 	frozen *ltfs.Directory // of a folder: with its entries, as the last index has it
 	stale  bool            // frozen is not what the folder is now; so is every folder above
 
@@ -43,6 +44,7 @@ type Node struct {
 // Attr is what is known about a node.
 type Attr struct {
 	UID      uint64
+	Links    uint32 // names; of a folder also its own and its folders' parents
 	Size     uint64
 	Dir      bool
 	Link     bool
@@ -97,6 +99,7 @@ func (l *loader) dir(d *ltfs.Directory, parent *Node) *Node {
 	for _, sub := range d.Dirs {
 		n.names[sub.Name] = l.dir(sub, n)
 	}
+	n.dirs = len(d.Dirs)
 	for _, file := range d.Files {
 		c := &Node{fs: l.fs, parent: n, name: file.Name, file: file, shared: true, size: file.Length, marked: file.OpenForWrite}
 		inOrder := func(a, b ltfs.Extent) int { return cmp.Compare(a.FileOffset, b.FileOffset) }
@@ -251,9 +254,16 @@ func (n *Node) Attr() Attr {
 
 func (n *Node) attr() Attr {
 	if n.file == nil {
-		return Attr{UID: n.meta.UID, Dir: true, ReadOnly: n.meta.ReadOnly, Times: n.meta.Times}
+		a := Attr{UID: n.meta.UID, Links: 2 + uint32(n.dirs), Dir: true, ReadOnly: n.meta.ReadOnly, Times: n.meta.Times}
+		if n.gone {
+			a.Links = 0
+		}
+		return a
 	}
-	a := Attr{UID: n.file.UID, Size: n.size, Link: n.file.IsSymlink, ReadOnly: n.file.ReadOnly, Times: n.file.Times, Partial: n.isPartial()}
+	a := Attr{UID: n.file.UID, Links: 1, Size: n.size, Link: n.file.IsSymlink, ReadOnly: n.file.ReadOnly, Times: n.file.Times, Partial: n.isPartial()}
+	if n.gone {
+		a.Links = 0
+	}
 	if a.Link {
 		a.Size = uint64(len(n.file.Symlink))
 	}
@@ -292,6 +302,9 @@ func (n *Node) enter(op, name string) error {
 
 func (n *Node) add(name string, c *Node) {
 	n.names[name] = c
+	if c.file == nil {
+		n.dirs++
+	}
 	c.parent, c.name = n, name
 	now := stamp()
 	n.meta.Times.Modify, n.meta.Times.Change = now, now
@@ -387,10 +400,18 @@ func (n *Node) Remove(name string, dir bool) error {
 	return nil
 }
 
+// leave takes an entry's name away.
+func (n *Node) leave(name string) {
+	if n.names[name].file == nil {
+		n.dirs--
+	}
+	delete(n.names, name)
+}
+
 // take removes what must be removable.
 func (n *Node) take(name string) {
 	c := n.names[name]
-	delete(n.names, name)
+	n.leave(name)
 	now := stamp()
 	n.meta.Times.Modify, n.meta.Times.Change = now, now
 	n.fs.changed(n)
@@ -431,7 +452,7 @@ func (n *Node) Rename(name string, to *Node, newName string, keep bool) error {
 		}
 		to.take(newName)
 	}
-	delete(n.names, name)
+	n.leave(name)
 	now := stamp()
 	n.meta.Times.Modify, n.meta.Times.Change = now, now
 	f.changed(n)
