@@ -6,6 +6,7 @@ import "io"
 type decoder struct {
 	*scanner
 	names map[string]string // xattr keys that came before: few, and the same in every file
+	torn  bool              // keep what was read before an error
 }
 
 // ReadIndex reads a full index of format 1.0 to 2.5. It reads to the end of r;
@@ -240,7 +241,11 @@ func (d *decoder) indexChild(ix *Index, name string) (err error) {
 		if ix.Root != nil {
 			return d.fail("has two root directories")
 		}
-		ix.Root, err = d.directory()
+		root, derr := d.directory()
+		if derr == nil || d.torn {
+			ix.Root = root
+		}
+		err = derr
 	default:
 		err = d.unknown(&ix.Unknown)
 	}

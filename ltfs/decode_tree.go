@@ -47,15 +47,24 @@ func (d *decoder) contents(dir *Directory) error {
 			if err != nil {
 				return err
 			}
+			if err := d.checkName(f.Name); err != nil {
+				return err
+			}
 			dir.Files = append(dir.Files, f)
-			return d.checkName(f.Name)
+			return nil
 		case "directory":
 			sub, err := d.directory()
 			if err != nil {
+				if d.torn && CheckName(sub.Name) == nil {
+					dir.Dirs = append(dir.Dirs, sub)
+				}
+				return err
+			}
+			if err := d.checkName(sub.Name); err != nil {
 				return err
 			}
 			dir.Dirs = append(dir.Dirs, sub)
-			return d.checkName(sub.Name)
+			return nil
 		}
 		return d.fail("has <%.40s> in <contents>", name)
 	})

@@ -170,8 +170,8 @@ func (t *Tape) writeIndexPartition(ctx context.Context, ix *ltfs.Index) error {
 	ix.Previous = ix.Self
 	index := t.label.IndexPart
 	at := t.ends[index].end
-	if last := t.ends[index].last; last != nil {
-		at = last.Self.Block - 1
+	if end := t.ends[index]; end.last != nil && end.extra == 0 { // else something stands there that is not an index
+		at = end.last.Self.Block - 1
 	}
 	return t.writeIndex(ctx, ix, index, at)
 }
@@ -204,6 +204,9 @@ func (t *Tape) vouch(ctx context.Context) error {
 		return nil // a drive without attributes: the next opening looks at the tape
 	}
 	for letter, end := range t.ends {
+		if !end.inIndex() {
+			continue
+		}
 		c := ltfs.Coherency{ChangeReference: uint64(binary.BigEndian.Uint32(v)), Generation: end.last.Generation, Block: end.last.Self.Block,
 			VolumeUUID: t.label.VolumeUUID, Trusted: true}
 		if err := t.drive.SetAttribute(ctx, t.number[letter], ltfs.AttrCoherency, 0, c.Append(nil)); err != nil {

@@ -4,8 +4,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -19,9 +19,9 @@ import (
 
 // ExtractOptions choose what is extracted.
 type ExtractOptions struct {
-	Index     *ltfs.Index // nil: the current generation
-	Paths     []string    // files or folders, as in the index; none: everything
-	Skipped   func(path, reason string)
+	Index     *ltfs.Index               // nil: the current generation
+	Paths     []string                  // files or folders, as in the index; none: everything
+	Skipped   func(path, reason string) // told of each file of which something cannot be read; nil: the first ends the extraction
 	Overwrite bool
 }
 
@@ -54,11 +54,14 @@ func (t *Tape) Extract(ctx context.Context, to string, o ExtractOptions) (Extrac
 		return done, fileError("extract to", to, err)
 	}
 	defer root.Close() //nolint:errcheck // a folder that was only read
-	x := &extractor{t: t, root: root, o: o, done: &done, progress: watchdog.From(ctx)}
+	x := &extractor{t: t, root: root, o: o, done: &done, progress: watchdog.From(ctx), lost: map[string]error{}}
 	if err := x.prepare(); err != nil {
 		return done, err
 	}
 	if err := x.copy(ctx); err != nil {
+		return done, err
+	}
+	if err := x.dropLost(); err != nil {
 		return done, err
 	}
 	return done, x.finish()
@@ -72,6 +75,9 @@ type extractor struct {
 	progress *watchdog.Progress
 	pieces   []piece
 	chosen   []chosen
+	lost     map[string]error // files of which something could not be read
+	out      *os.File         // being written
+	outName  string
 	held     drive.Position // of the record in t.buf
 	length   int
 	next     drive.Position // where the drive stands
@@ -168,61 +174,87 @@ func (x *extractor) create(rel string, node ltfs.Node) error {
 
 // copy reads the pieces in tape order.
 func (x *extractor) copy(ctx context.Context) error {
-	var out *os.File
-	var name string
-	closeOut := func() error {
-		if out == nil {
-			return nil
-		}
-		err := out.Close()
-		out = nil
-		return err
-	}
 	for _, p := range x.pieces {
-		if out == nil || p.name != name {
-			if err := closeOut(); err != nil {
-				return fileError("extract", name, err)
-			}
-			f, err := x.root.OpenFile(p.name, os.O_WRONLY, 0)
-			if err != nil {
-				return fileError("extract", p.name, err)
-			}
-			out, name = f, p.name
+		if x.lost[p.name] != nil {
+			continue
 		}
-		if err := x.t.copyExtent(ctx, x, p.extent, out); err != nil {
-			_ = closeOut()
+		if err := x.turnTo(p.name); err != nil {
 			return err
+		}
+		var writing error
+		err := x.extent(ctx, p.extent, func(data []byte, at uint64) error {
+			_, writing = x.out.WriteAt(data, int64(at))
+			x.done.Bytes += int64(len(data))
+			return writing
+		})
+		switch {
+		case writing != nil:
+			return errors.Join(fileError("extract to", p.name, writing), x.turnTo(""))
+		case err != nil && x.o.Skipped != nil && lostToDamage(err) && ctx.Err() == nil:
+			x.lost[p.name] = err
+		case err != nil:
+			return errors.Join(err, x.turnTo(""))
 		}
 		x.progress.Level("bytes", x.done.Bytes)
 	}
-	if err := closeOut(); err != nil {
-		return fileError("extract", name, err)
+	return x.turnTo("")
+}
+
+// turnTo closes the file that is being written and opens another, or none.
+func (x *extractor) turnTo(name string) (err error) {
+	if x.out != nil && x.outName == name {
+		return nil
 	}
+	if x.out != nil {
+		err, x.out = x.out.Close(), nil
+	}
+	if err == nil && name != "" {
+		x.out, err = x.root.OpenFile(name, os.O_WRONLY, 0)
+	}
+	if err != nil {
+		return fileError("extract", cmp.Or(name, x.outName), err)
+	}
+	x.outName = name
 	return nil
 }
 
-// copyExtent writes one extent's bytes to their place in the file.
-func (t *Tape) copyExtent(ctx context.Context, x *extractor, e ltfs.Extent, out io.WriterAt) error {
-	part, known := t.number[e.Partition]
-	if !known {
-		return t.fail("read tape", cairn.KindCorrupt, "", "an extent stands in partition %c, which there is not", e.Partition)
+// dropLost removes the files of which something could not be read, and tells.
+func (x *extractor) dropLost() error {
+	for _, name := range slices.Sorted(maps.Keys(x.lost)) {
+		if err := x.root.Remove(name); err != nil {
+			return fileError("extract", name, err)
+		}
+		x.done.Files--
+		x.o.Skipped("/"+name, x.lost[name].Error())
 	}
-	at, left, skip := int64(e.FileOffset), e.ByteCount, uint64(e.ByteOffset)
+	x.chosen = slices.DeleteFunc(x.chosen, func(c chosen) bool { return x.lost[c.name] != nil })
+	return nil
+}
+
+// extent reads an extent and hands out its bytes with their place in the file.
+func (x *extractor) extent(ctx context.Context, e ltfs.Extent, take func(data []byte, at uint64) error) error {
+	part, known := x.t.number[e.Partition]
+	if !known {
+		return x.t.fail("read tape", cairn.KindCorrupt, "", "an extent stands in partition %c, which there is not", e.Partition)
+	}
+	at, left, skip := e.FileOffset, e.ByteCount, uint64(e.ByteOffset)
 	for block := e.StartBlock; left > 0; block++ {
 		record, err := x.record(ctx, drive.Position{Partition: part, Block: block})
 		if err != nil {
 			return err
 		}
 		if skip >= uint64(len(record)) {
-			return t.fail("read tape", cairn.KindCorrupt, "", "the record at %c:%d has %d bytes; data was expected at %d", e.Partition, block, len(record), skip)
+			return x.t.fail("read tape", cairn.KindCorrupt, "", "the record at %c:%d has %d bytes; data was expected at %d", e.Partition, block, len(record), skip)
 		}
 		data := record[skip:]
 		data = data[:min(uint64(len(data)), left)]
-		if _, err := out.WriteAt(data, at); err != nil {
-			return fileError("extract to", x.root.Name(), err)
+		if err := take(data, at); err != nil {
+			return err
 		}
-		at, left, skip = at+int64(len(data)), left-uint64(len(data)), 0
-		x.done.Bytes += int64(len(data))
+		at, left, skip = at+uint64(len(data)), left-uint64(len(data)), 0
+		if left > 0 && uint64(len(record)) < x.t.label.BlockSize {
+			return x.t.fail("read tape", cairn.KindDamaged, "", "the record at %c:%d has %d bytes, and the file goes on behind it", e.Partition, block, len(record))
+		}
 	}
 	return nil
 }

@@ -1,9 +1,7 @@
 package tape
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -20,14 +18,27 @@ const lostFolder = "_ltfs_lostandfound"
 type Repair struct {
 	Problems []string // what is wrong
 	Actions  []string // what is done about it; none: nothing can or needs to be
-	Files    []string // brought back
+	Named    []string // paths brought back under the names that a torn or incremental index holds
+	Files    []string // brought back without a name, into _ltfs_lostandfound
 }
 
-// Check looks at everything the indexes say: the ends of both partitions, the
-// rules of the format, and every record that the current index names, which with
-// data set is also read.
+// Check looks at everything the indexes say: the ends of both partitions, every
+// index on the tape, the rules of the format, and every record that the current
+// index names, which with data set is also read.
 func (t *Tape) Check(ctx context.Context, data bool) ([]string, error) {
 	problems := append([]string(nil), t.notes...)
+	for g, err := range t.Walk(ctx, func(u Unreadable) {
+		if u.Committed {
+			problems = append(problems, "an index cannot be read, its generation is lost: "+u.String())
+		}
+	}) {
+		if err != nil {
+			return problems, err
+		}
+		if g.Index.Generation == t.index.Generation && g.Index.Self != t.index.Self && !sameTree(g.Index, t.index) {
+			problems = append(problems, fmt.Sprintf("the two copies of generation %d differ", g.Index.Generation))
+		}
+	}
 	for _, p := range t.index.Check(t.label) {
 		problems = append(problems, p.String())
 	}
@@ -47,49 +58,74 @@ func (t *Tape) Check(ctx context.Context, data bool) ([]string, error) {
 	return problems, nil
 }
 
+// sameTree compares what two copies of a generation say of the volume.
+func sameTree(a, b *ltfs.Index) bool {
+	changed := ltfs.Difference(a, b).Root
+	return changed.Meta == nil && len(changed.Dirs) == 0 && len(changed.Files) == 0 && a.Root.Name == b.Root.Name
+}
+
 func (t *Tape) checkExtent(ctx context.Context, e ltfs.Extent, data bool) error {
 	end := t.ends[e.Partition]
-	last := e.StartBlock + (uint64(e.ByteOffset)+e.ByteCount-1)/t.label.BlockSize
-	if end == nil || last >= end.end {
+	if e.ByteCount == 0 {
+		return nil // the rules of the format have a word on it
+	}
+	last := lastBlock(e, t.label.BlockSize)
+	if end == nil || last >= end.end || last < e.StartBlock {
 		return fmt.Errorf("its data ends at %c:%d, behind the end of the partition", e.Partition, last)
 	}
 	if !data {
 		return nil
 	}
 	x := &extractor{t: t}
-	for block := e.StartBlock; block <= last; block++ {
-		if _, err := x.record(ctx, drive.Position{Partition: t.number[e.Partition], Block: block}); err != nil {
-			return err
-		}
-	}
-	return nil
+	return x.extent(ctx, e, func([]byte, uint64) error { return nil })
+}
+
+// lastBlock is the block that holds an extent's last byte.
+func lastBlock(e ltfs.Extent, blockSize uint64) uint64 {
+	return e.StartBlock + (uint64(e.ByteOffset)+max(e.ByteCount, 1)-1)/blockSize
 }
 
 // Recover brings a tape whose ends are out of order back to two partitions that
-// end in an index. Later incremental indexes are replayed, so that data behind
-// the last full index gets its names back; other data behind it becomes whole files under
-// _ltfs_lostandfound; a torn index stays where it is and is passed over. Nothing
-// that stands on the data partition is overwritten. With dryRun nothing is
-// written.
+// end in an index. Data behind the last index of a partition gets its names back
+// where an incremental index or a torn one behind it holds them; other data there
+// becomes whole files under _ltfs_lostandfound; a torn index stays where it is and
+// is passed over. Nothing that stands on the data partition is overwritten, and in
+// the index partition nothing but its index. With dryRun nothing is written.
+//
+// A tape of which a partition has lost its label cannot be brought into order;
+// then there are no actions.
 func (t *Tape) Recover(ctx context.Context, dryRun bool, creator string, now time.Time) (Repair, error) {
 	r := Repair{Problems: t.notes}
-	if len(t.notes) == 0 {
+	if len(t.notes) == 0 || t.unnamed {
 		return r, nil
 	}
-	s := &salvage{t: t, repair: &r, now: now}
-	if err := s.behindIndex(ctx); err != nil {
+	s := &salvage{t: t, repair: &r, now: ltfs.TimestampOf(now)}
+	if err := s.run(ctx); err != nil {
 		return r, err
 	}
 	if len(r.Files) > 0 {
 		r.Actions = append(r.Actions, fmt.Sprintf("%d files without a name are put into %s", len(r.Files), lostFolder))
+	}
+	alone, err := t.onlyInIndexPartition(ctx)
+	if err != nil {
+		return r, err
+	}
+	if alone != nil {
+		r.Actions = append(r.Actions, fmt.Sprintf("generation %d, of which only the index partition's copy is left, is written to the data partition, too", alone.Generation))
 	}
 	r.Actions = append(r.Actions, fmt.Sprintf("generation %d is written behind everything in the data partition and to the index partition", s.index.Generation+1))
 	if dryRun {
 		return r, nil
 	}
 	t.index, t.dirty = s.index, true
-	if len(s.lost) > 0 {
-		if err := s.place(); err != nil {
+	if err := s.place(); err != nil {
+		return r, err
+	}
+	if err := t.closeIndexes(ctx); err != nil {
+		return r, err
+	}
+	if alone != nil {
+		if err := t.preserve(ctx, alone); err != nil {
 			return r, err
 		}
 	}
@@ -100,188 +136,51 @@ func (t *Tape) Recover(ctx context.Context, dryRun bool, creator string, now tim
 	return r, nil
 }
 
-// salvage looks at what stands behind the newest full index of the data partition.
-type salvage struct {
-	t      *Tape
-	repair *Repair
-	now    time.Time
-	index  *ltfs.Index
-	lost   []*ltfs.File
-}
-
-func (s *salvage) behindIndex(ctx context.Context) error {
-	t := s.t
-	// A dry run must leave the open tape as it is: work on a copy.
-	var text bytes.Buffer
-	if _, err := t.index.WriteTo(&text); err != nil {
-		return t.formatFailure("recover tape", err)
+// closeIndexes writes the filemark that an index at the end of the data partition
+// lacks.
+func (t *Tape) closeIndexes(ctx context.Context) error {
+	end := t.ends[t.label.DataPart]
+	if !end.open || end.extra > 0 {
+		return nil
 	}
-	var err error
-	if s.index, err = ltfs.ReadIndex(&text); err != nil {
-		return t.formatFailure("recover tape", err)
+	t.mover.forget()
+	if err := t.mover.filemark(ctx, drive.Position{Partition: t.number[t.label.DataPart], Block: end.end}, true); err != nil {
+		return err
 	}
-	letter := t.label.DataPart
-	end := t.ends[letter]
-	from := uint64(4)
-	if end.last != nil {
-		from = end.end - end.extra
-	}
-	for block := from; block < end.end; {
-		next, err := s.section(ctx, letter, block, end.end)
-		if err != nil {
-			return err
-		}
-		block = next
-	}
+	end.end, end.open = end.end+1, false
 	return nil
 }
 
-// section handles what stands from block to the next filemark and returns the
-// block behind that.
-func (s *salvage) section(ctx context.Context, letter byte, block, end uint64) (uint64, error) {
-	t := s.t
-	at := drive.Position{Partition: t.number[letter], Block: block}
-	if err := t.drive.Locate(ctx, at); err != nil {
-		return 0, err
+// onlyInIndexPartition is the index partition's index when the data partition, the
+// only one that keeps what is past, has no readable copy of that generation.
+func (t *Tape) onlyInIndexPartition(ctx context.Context) (*ltfs.Index, error) {
+	last := t.ends[t.label.IndexPart].last
+	if last == nil {
+		return nil, nil
 	}
-	n, err := t.drive.Read(ctx, t.buf)
-	switch {
-	case errors.Is(err, drive.ErrFilemark):
-		return block + 1, nil
-	case errors.Is(err, drive.ErrEndOfData):
-		return end, nil
-	case err != nil:
-		return 0, err
-	}
-	head := t.buf[:min(n, 512)]
-	if bytes.Contains(head, []byte("<ltfsincrementalindex")) || bytes.Contains(head, []byte("<ltfsindex")) {
-		return s.indexSection(ctx, letter, at)
-	}
-	return s.dataSection(ctx, letter, at, n)
-}
-
-// indexSection replays an incremental index; any other one here is torn.
-func (s *salvage) indexSection(ctx context.Context, letter byte, at drive.Position) (uint64, error) {
-	t := s.t
-	if err := t.drive.Locate(ctx, at); err != nil {
-		return 0, err
-	}
-	inc, err := ltfs.ReadIncremental(&recordReader{ctx: ctx, t: t})
-	if err == nil {
-		err = s.replay(inc)
-	}
-	if err == nil {
-		s.repair.Actions = append(s.repair.Actions, fmt.Sprintf("the incremental index at %c:%d (generation %d) is replayed", letter, at.Block, inc.Generation))
-	} else {
-		s.repair.Actions = append(s.repair.Actions, fmt.Sprintf("the index at %c:%d is torn or does not fit and is passed over: %v", letter, at.Block, err))
-	}
-	if err := t.drive.Locate(ctx, at); err != nil {
-		return 0, err
-	}
-	if err := t.drive.SpaceFilemarks(ctx, 1); err != nil && !errors.Is(err, drive.ErrEndOfData) {
-		return 0, err
-	}
-	behind, err := t.drive.Position(ctx)
-	return behind.Block, err
-}
-
-// replay applies an incremental index to a copy first, and keeps it when it fits.
-func (s *salvage) replay(inc *ltfs.Incremental) error {
-	var text bytes.Buffer
-	if _, err := s.index.WriteTo(&text); err != nil {
-		return err
-	}
-	copied, err := ltfs.ReadIndex(&text)
-	if err != nil {
-		return err
-	}
-	if err := inc.Apply(copied); err != nil {
-		return err
-	}
-	s.index = copied
-	s.dropNamed()
-	return nil
-}
-
-// dropNamed forgets lost files whose data has a name now.
-func (s *salvage) dropNamed() {
-	named := map[uint64]bool{}
-	for _, node := range s.index.All() {
-		if node.File == nil {
-			continue
-		}
-		for _, e := range node.File.Extents {
-			if e.Partition == s.t.label.DataPart {
-				for b := e.StartBlock; b <= e.StartBlock+(uint64(e.ByteOffset)+e.ByteCount-1)/s.t.label.BlockSize; b++ {
-					named[b] = true
-				}
-			}
+	var only *ltfs.Index
+	for g, err := range t.History(ctx) {
+		switch {
+		case err != nil:
+			return nil, err
+		case g.Copy:
+			only = g.Index
+		case g.Index.Generation == last.Generation:
+			return nil, nil
 		}
 	}
-	kept := s.lost[:0]
-	s.repair.Files = s.repair.Files[:0]
-	for _, f := range s.lost {
-		if !named[f.Extents[0].StartBlock] {
-			kept = append(kept, f)
-			s.repair.Files = append(s.repair.Files, f.Name)
-		}
-	}
-	s.lost = kept
+	return only, nil
 }
 
-// dataSection makes files of the records up to the next filemark. A record shorter
-// than the volume's blocks ends a file: files are written one behind the other.
-func (s *salvage) dataSection(ctx context.Context, letter byte, at drive.Position, first int) (uint64, error) {
-	t := s.t
-	block, n := at.Block, first
-	file := s.newLost(letter, block)
-	for {
-		file.Length += uint64(n)
-		file.Extents[0].ByteCount += uint64(n)
-		block++
-		full := uint64(n) == t.label.BlockSize
-		var err error
-		n, err = t.drive.Read(ctx, t.buf)
-		over := errors.Is(err, drive.ErrFilemark) || errors.Is(err, drive.ErrEndOfData)
-		if err != nil && !over {
-			return 0, err
-		}
-		if over || !full {
-			s.keep(file, letter, block)
-			if over {
-				return block + 1, nil
-			}
-			file = s.newLost(letter, block)
-		}
+// preserve writes a generation to the end of the data partition as it is.
+func (t *Tape) preserve(ctx context.Context, ix *ltfs.Index) error {
+	copied, data := *ix, t.ends[t.label.DataPart]
+	copied.Previous = ltfs.Location{}
+	if data.last != nil {
+		copied.Previous = data.last.Self
 	}
-}
-
-func (s *salvage) newLost(letter byte, block uint64) *ltfs.File {
-	return &ltfs.File{Extents: []ltfs.Extent{{Partition: letter, StartBlock: block}}}
-}
-
-func (s *salvage) keep(f *ltfs.File, letter byte, end uint64) {
-	now := ltfs.TimestampOf(s.now)
-	f.Name = fmt.Sprintf("partition-%c_block-%d-%d_%d-bytes", letter, f.Extents[0].StartBlock, end-1, f.Length)
-	f.Times = ltfs.Times{Creation: now, Change: now, Modify: now, Access: now, Backup: now}
-	f.ReadOnly = true
-	s.lost = append(s.lost, f)
-	s.repair.Files = append(s.repair.Files, f.Name)
-}
-
-// place puts the lost files into the tree.
-func (s *salvage) place() error {
-	into, err := s.t.folder(lostFolder)
-	if err != nil {
-		return err
-	}
-	for _, f := range s.lost {
-		s.t.index.HighestUID++
-		f.UID = s.t.index.HighestUID
-		removeEntry(into, f.Name)
-		into.Files = append(into.Files, f)
-	}
-	return nil
+	t.mover.forget()
+	return t.writeIndex(ctx, &copied, t.label.DataPart, data.end)
 }
 
 // Rollback makes the tree of an older generation the current one, in a new

@@ -17,6 +17,7 @@ import (
 	"cairn"
 	"cairn/internal/system/tape"
 	"cairn/internal/system/tape/drive"
+	"cairn/internal/testkit/faketape"
 	"cairn/ltfs"
 )
 
@@ -456,11 +457,18 @@ func TestBadTapes(t *testing.T) {
 	}{
 		"blank": {func(d string) error { return os.Remove(filepath.Join(d, "0_0_R")) }, cairn.KindNotFound},
 		"other format": {func(d string) error {
-			return os.WriteFile(filepath.Join(d, "0_0_R"), bytes.Repeat([]byte("X"), 80), 0o644)
+			x := bytes.Repeat([]byte("X"), 80)
+			return errors.Join(os.WriteFile(filepath.Join(d, "0_0_R"), x, 0o644), os.WriteFile(filepath.Join(d, "1_0_R"), x, 0o644))
 		}, cairn.KindCorrupt},
-		"label damaged": {func(d string) error { return os.WriteFile(filepath.Join(d, "1_2_R"), []byte("<ltfslabel"), 0o644) }, cairn.KindCorrupt},
-		"a gap":         {func(d string) error { return os.Remove(filepath.Join(d, "1_5_R")) }, cairn.KindDamaged},
-		"two ends":      {func(d string) error { return os.WriteFile(filepath.Join(d, "1_9_E"), nil, 0o644) }, cairn.KindDamaged},
+		"labels damaged": {func(d string) error {
+			return errors.Join(os.WriteFile(filepath.Join(d, "0_2_R"), []byte("<ltfslabel"), 0o644), os.WriteFile(filepath.Join(d, "1_2_R"), []byte("<ltfslabel"), 0o644))
+		}, cairn.KindCorrupt},
+		"labels disagree": {func(d string) error {
+			label, err := os.ReadFile(filepath.Join(d, "1_2_R"))
+			return errors.Join(err, os.WriteFile(filepath.Join(d, "1_2_R"), bytes.Replace(label, []byte(">524288<"), []byte(">262144<"), 1), 0o644))
+		}, cairn.KindCorrupt},
+		"a gap":    {func(d string) error { return os.Remove(filepath.Join(d, "1_5_R")) }, cairn.KindDamaged},
+		"two ends": {func(d string) error { return os.WriteFile(filepath.Join(d, "1_9_E"), nil, 0o644) }, cairn.KindDamaged},
 		"no index in either": {func(d string) error {
 			return errors.Join(os.WriteFile(filepath.Join(d, "0_5_R"), []byte("x"), 0o644), os.WriteFile(filepath.Join(d, "1_5_R"), []byte("x"), 0o644))
 		}, cairn.KindDamaged},
@@ -531,5 +539,41 @@ func TestExtractStaysInside(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, "evil")); err == nil {
 		t.Error("a file was written through a link")
+	}
+}
+
+// Whatever order the index has, the tape is read in one pass.
+func TestExtractReadsInTapeOrder(t *testing.T) {
+	d := faketape.New()
+	tp, err := tape.Format(t.Context(), d, "tape", tape.FormatOptions{BlockSize: 4096, Creator: "c", Now: now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for i := range 300 {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%03d", i)), make([]byte, 3000+i), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := tp.Put(t.Context(), dir, "/"); err != nil {
+		t.Fatal(err)
+	}
+	if err := tp.Commit(t.Context(), "c", "", now); err != nil {
+		t.Fatal(err)
+	}
+	rand.New(rand.NewPCG(1, 1)).Shuffle(300, func(i, j int) {
+		f := tp.Index().Root.Dirs[0].Files
+		f[i], f[j] = f[j], f[i]
+	})
+	end, err := d.SeekEnd(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Seeks = 0
+	if _, err := tp.Extract(t.Context(), filepath.Join(t.TempDir(), "out"), tape.ExtractOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if d.Seeks > end.Block*11/10 {
+		t.Errorf("the drive passed over %d blocks on a tape of %d", d.Seeks, end.Block)
 	}
 }

@@ -2,13 +2,11 @@ package tape_test
 
 import (
 	"bytes"
-	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
 
 	"cairn"
@@ -174,37 +172,6 @@ func checkPromised(t *testing.T, tp *tape.Tape, promised []committed, what strin
 	}
 }
 
-// Foreign damage: any one record of a tape is overwritten. The tape opens from the
-// other partition or says why not; what can be read is right, and no damaged byte
-// is taken for an index.
-func TestForeignDamage(t *testing.T) {
-	d, history := recording(t, 77)
-	whole := d.Changes()
-	for part := range 2 {
-		for block := uint64(0); ; block++ {
-			spoiled := d.Cut(whole, false)
-			if spoiled.Locate(t.Context(), drive.Position{Partition: part, Block: block + 1}) != nil {
-				break
-			}
-			spoiled.Spoil(drive.Position{Partition: part, Block: block}, []byte("<?xml not what it was"))
-			tp, err := tape.Open(t.Context(), spoiled, "tape")
-			if err != nil {
-				if k := cairn.KindOf(err); k != cairn.KindCorrupt && k != cairn.KindDamaged && k != cairn.KindConflict {
-					t.Errorf("partition %d block %d: %v", part, block, err)
-				}
-				continue
-			}
-			last := history[len(history)-1].generation
-			if g := tp.Index().Generation; g != last {
-				t.Errorf("partition %d block %d: generation %d was opened, %d is in the other partition", part, block, g, last)
-			}
-			if _, err := tp.Check(t.Context(), true); err != nil && !errors.Is(err, cairn.KindDamaged) {
-				t.Errorf("partition %d block %d: check: %v", part, block, err)
-			}
-		}
-	}
-}
-
 // Every call of the drive fails once: the error comes through, and what was
 // committed before is there for the next opening.
 func TestDriveErrorsAtEveryCall(t *testing.T) {
@@ -254,94 +221,4 @@ func work(t *testing.T, d drive.Drive, file string) error {
 		return err
 	}
 	return tp.Commit(t.Context(), "c", "", now)
-}
-
-// Whatever order the index has, the tape is read in one pass.
-func TestExtractReadsInTapeOrder(t *testing.T) {
-	d := faketape.New()
-	tp, err := tape.Format(t.Context(), d, "tape", tape.FormatOptions{BlockSize: 4096, Creator: "c", Now: now})
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	for i := range 300 {
-		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%03d", i)), make([]byte, 3000+i), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if _, err := tp.Put(t.Context(), dir, "/"); err != nil {
-		t.Fatal(err)
-	}
-	if err := tp.Commit(t.Context(), "c", "", now); err != nil {
-		t.Fatal(err)
-	}
-	rand.New(rand.NewPCG(1, 1)).Shuffle(300, func(i, j int) {
-		f := tp.Index().Root.Dirs[0].Files
-		f[i], f[j] = f[j], f[i]
-	})
-	end, err := d.SeekEnd(t.Context(), 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	d.Seeks = 0
-	if _, err := tp.Extract(t.Context(), filepath.Join(t.TempDir(), "out"), tape.ExtractOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	if d.Seeks > end.Block*11/10 {
-		t.Errorf("the drive passed over %d blocks on a tape of %d", d.Seeks, end.Block)
-	}
-}
-
-// A later incremental index behind the last full one gives the data there its
-// names back.
-func TestRecoveryReplaysIncrementalIndexes(t *testing.T) {
-	d, _ := recording(t, 9)
-	tp, err := tape.Open(t.Context(), d, "tape")
-	if err != nil {
-		t.Fatal(err)
-	}
-	end, err := d.SeekEnd(t.Context(), 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := d.Write(t.Context(), []byte("named data")); err != nil {
-		t.Fatal(err)
-	}
-	if err := d.WriteFilemarks(t.Context(), 1, false); err != nil {
-		t.Fatal(err)
-	}
-	var text bytes.Buffer
-	if _, err := tp.Index().WriteTo(&text); err != nil {
-		t.Fatal(err)
-	}
-	next, err := ltfs.ReadIndex(&text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	next.Generation++
-	next.HighestUID++
-	next.Self = ltfs.Location{Partition: 'b', Block: end.Block + 2}
-	next.Root.Files = append(next.Root.Files, &ltfs.File{Name: "named", UID: next.HighestUID, Length: 10,
-		Extents: []ltfs.Extent{{Partition: 'b', StartBlock: end.Block, ByteCount: 10}}})
-	text.Reset()
-	if _, err := ltfs.Difference(tp.Index(), next).WriteTo(&text); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := d.Write(t.Context(), text.Bytes()); err != nil {
-		t.Fatal(err)
-	}
-	if err := d.WriteFilemarks(t.Context(), 1, false); err != nil {
-		t.Fatal(err)
-	}
-	late, err := tape.Open(t.Context(), d, "tape")
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := late.Recover(t.Context(), false, "c", now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := files(late.Index()); !slices.Contains(got, "/named") || len(r.Files) != 0 {
-		t.Errorf("the tree holds %v, lost %v; actions %v", got, r.Files, r.Actions)
-	}
 }

@@ -62,6 +62,9 @@ type Tape struct {
 	// Fail, when not nil, is asked before every call by its name and may return an
 	// error instead.
 	Fail func(call string) error
+	// Rot are places that cannot be read: the drive reports a medium error and
+	// stands behind them.
+	Rot map[drive.Position]bool
 	// Seeks counts the blocks that Locate passed over, for tests of reading order.
 	Seeks uint64
 }
@@ -108,9 +111,19 @@ func (t *Tape) Cut(n int, torn bool, lostEnds ...int) *Tape {
 	return c
 }
 
-// Spoil replaces a record, as a foreign writer or rot would.
+// Spoil replaces a record or filemark, as a foreign writer would; nil is a
+// filemark.
 func (t *Tape) Spoil(at drive.Position, record []byte) {
+	t.parts[at.Partition] = slices.Clone(t.parts[at.Partition])
 	t.parts[at.Partition][at.Block] = record
+}
+
+// Record is what stands at a place, nil for a filemark; ok is false behind the end.
+func (t *Tape) Record(at drive.Position) (record []byte, ok bool) {
+	if at.Block >= uint64(len(t.parts[at.Partition])) {
+		return nil, false
+	}
+	return t.parts[at.Partition][at.Block], true
 }
 
 func (t *Tape) ask(call string) error {
@@ -191,6 +204,10 @@ func (t *Tape) Read(_ context.Context, p []byte) (int, error) {
 	blocks := t.parts[t.pos.Partition]
 	if t.pos.Block >= uint64(len(blocks)) {
 		return 0, drive.ErrEndOfData
+	}
+	if t.Rot[t.pos] {
+		t.pos.Block++
+		return 0, &cairn.Error{Op: "read tape record", Kind: cairn.KindIO, Err: errors.New("medium error")}
 	}
 	record := blocks[t.pos.Block]
 	if len(record) > len(p) {
