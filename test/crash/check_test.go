@@ -29,7 +29,7 @@ type after struct {
 func (l *live) check(disk *fakedisk.Disk, cut int) error {
 	a := &after{w: l.w, h: l.h, cut: cut, disk: disk, blocks: l.h.blocks()}
 	var err error
-	a.v, err = volume.Open(context.Background(), disk, l.w.options(l.faults))
+	a.v, err = volume.Open(context.Background(), disk, l.w.options(l.faults, "after the cut"))
 	if err != nil {
 		if made := l.h.sizes[0].span; !made.doneAt(cut) && errors.Is(err, cairn.KindNotFound) {
 			return nil
@@ -258,7 +258,7 @@ func (a *after) goOn() error {
 		id++
 		p := make([]byte, blockSize)
 		stamp(p, b*perBlock, id)
-		if err := a.dev.WriteAt(ctx, p, b*blockSize, cairn.FUA); err != nil {
+		if err := a.dev.WriteAt(ctx, p, b*blockSize, []cairn.WriteFlags{0, cairn.FUA}[id%2]); err != nil {
 			return fmt.Errorf("going on: %w", err)
 		}
 	}
@@ -270,7 +270,7 @@ func (a *after) goOn() error {
 	}
 	again := a.disk.Replay()
 	again.Seek(rng.IntN(a.disk.Len() + 1))
-	v, err := volume.Open(ctx, again.Crash(fakedisk.Subset(rng.IntN(5))), a.w.options(0))
+	v, err := volume.Open(ctx, again.Crash(fakedisk.Subset(rng.IntN(5))), a.w.options(0, "after the second cut"))
 	if err != nil {
 		return fmt.Errorf("after a second cut at %d: %w", again.Pos(), err)
 	}

@@ -24,8 +24,8 @@ type live struct {
 	nextID atomic.Uint32
 }
 
-func (w workload) options(faults volume.Fault) volume.Options {
-	return volume.Options{Name: "v", SegmentBytes: w.segment, ActiveBytes: w.active, Faults: faults}
+func (w workload) options(faults volume.Fault, boot string) volume.Options {
+	return volume.Options{Name: "v", SegmentBytes: w.segment, ActiveBytes: w.active, Boot: boot, Faults: faults}
 }
 
 // run makes a volume and does the workload on it. What the engine shows while the
@@ -48,7 +48,7 @@ func (w workload) run(faults volume.Fault) (*live, error) {
 }
 
 func (l *live) open() error {
-	v, err := volume.Open(context.Background(), l.disk, l.w.options(l.faults))
+	v, err := volume.Open(context.Background(), l.disk, l.w.options(l.faults, "first boot"))
 	if err != nil {
 		return err
 	}

@@ -88,14 +88,17 @@ func (v *Volume) capture(rec catalog.Version, also func(*catalog.Head)) (catalog
 	}
 	set, interval := v.newID(), v.newID()
 	// (2) most of the dirty pages, while writes run
-	if err := v.flush(); err != nil {
+	if err := v.flushAll(); err != nil {
 		return rec, err
 	}
 	// (3) the only pause
-	old := v.switchTo(interval)
+	old, err := v.switchTo(interval)
+	if err != nil {
+		return rec, err
+	}
 	// (4) what was written up to the switch, and the closed change set
 	rec.Start, rec.Order, rec.Size = interval, interval, old.size
-	err := v.finishCapture(old, set, rec, also)
+	err = v.finishCapture(old, set, rec, also)
 	if err != nil && v.certain() == nil {
 		v.foldBack(old)
 	}
@@ -104,10 +107,13 @@ func (v *Volume) capture(rec catalog.Version, also func(*catalog.Head)) (catalog
 
 // switchTo holds writes, waits for those under way, and makes what follows belong
 // to the interval.
-func (v *Volume) switchTo(interval uint64) switched {
+func (v *Volume) switchTo(interval uint64) (switched, error) {
 	began := time.Now()
 	v.gate.Lock()
 	defer v.gate.Unlock()
+	if err := v.carryOut(); err != nil {
+		return switched{}, err
+	}
 	v.persist.Lock()
 	defer v.persist.Unlock()
 	v.mu.Lock()
@@ -118,7 +124,7 @@ func (v *Volume) switchTo(interval uint64) switched {
 	v.closing = old.dirty
 	v.keep, v.tracking, v.interval, v.current = blocksOf(0, v.size).count, true, interval, nil
 	v.o.Log.Debug("switched", "volume", v.o.Name, "interval", interval, "pause", time.Since(began))
-	return old
+	return old, nil
 }
 
 func (v *Volume) finishCapture(old switched, set uint64, rec catalog.Version, also func(*catalog.Head)) error {

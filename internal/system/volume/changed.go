@@ -81,6 +81,7 @@ func (v *Volume) openChanges(to cairn.VersionID) (*catalog.State, *extent.Bitmap
 		return st, &extent.Bitmap{}, v.size
 	}
 	set := v.dirty.Clone()
+	v.stage.Add(set)
 	if v.closing != nil {
 		set.Union(v.closing)
 	}

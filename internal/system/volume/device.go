@@ -55,7 +55,7 @@ func (d *device) ReadAt(ctx context.Context, p []byte, off int64) error {
 	if err := v.inRange(off, int64(len(p))); err != nil {
 		return err
 	}
-	return failed("read", v.o.Name, v.readHead(p, off))
+	return failed("read", v.o.Name, v.readCurrent(p, off))
 }
 
 func (d *device) Extents(ctx context.Context, off, length int64) iter.Seq2[cairn.Extent, error] {
@@ -90,6 +90,11 @@ func (d *device) extents(ctx context.Context, off, length int64) ([]cairn.Extent
 	}
 	if err := d.v.inRange(off, length); err != nil {
 		return nil, err
+	}
+	if r := blocksOf(off, length); d.v.stage.Holds(r.first, r.count) {
+		if err := d.v.carryOut(); err != nil {
+			return nil, err
+		}
 	}
 	return d.v.mapHead(nil, off, off+length)
 }
@@ -132,8 +137,13 @@ func (d *device) WriteAt(ctx context.Context, p []byte, off int64, flags cairn.W
 	}
 	start := off
 	err := windows(off, int64(len(p)), plainWindow, func(off, n int64) error {
-		return d.v.write(ctx, off, n, 0, func() error {
-			_, err := d.v.head.WriteAt(p[off-start:off-start+n], off)
+		piece := p[off-start : off-start+n]
+		var mayStage []byte
+		if flags&cairn.FUA == 0 && off%blockSize == 0 && n%blockSize == 0 && n <= stageBytes {
+			mayStage = piece
+		}
+		return d.v.write(ctx, off, n, 0, mayStage, func() error {
+			_, err := d.v.head.WriteAt(piece, off)
 			return err
 		})
 	})
@@ -151,7 +161,7 @@ func (d *device) WriteZeroes(ctx context.Context, off, length int64, flags cairn
 // writeZeroes makes the range read as zeroes, in windows.
 func (v *Volume) writeZeroes(ctx context.Context, off, length int64, k writeKind, flags cairn.WriteFlags) error {
 	return windows(off, length, v.zeroWindow, func(off, n int64) error {
-		return v.write(ctx, off, n, k|zeroing, func() error { return v.zero(off, n, flags) })
+		return v.write(ctx, off, n, k|zeroing, nil, func() error { return v.zero(off, n, flags) })
 	})
 }
 
@@ -160,7 +170,7 @@ func (d *device) Discard(ctx context.Context, off, length int64) error {
 		return err
 	}
 	err := windows(off, length, d.v.zeroWindow, func(off, n int64) error {
-		return d.v.write(ctx, off, n, zeroing, func() error {
+		return d.v.write(ctx, off, n, zeroing, nil, func() error {
 			err := d.v.head.Punch(off, n)
 			if errors.Is(err, syscall.EOPNOTSUPP) {
 				return nil // a hint
@@ -207,10 +217,8 @@ func (d *device) Flush(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return failed("flush", d.v.o.Name, err)
 	}
-	d.v.gate.RLock()
-	defer d.v.gate.RUnlock()
-	if d.v.closed {
-		return errClosed
+	if err := d.v.settle(ctx, 0); err != nil {
+		return failed("flush", d.v.o.Name, err)
 	}
 	return d.v.flush()
 }

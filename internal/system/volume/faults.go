@@ -20,6 +20,9 @@ const (
 	FaultDestroyDropsBlocks                   // destroying a snapshot drops its segments although an older one reads through them
 	FaultNoSecondLook                         // snapshot readers do not look up again after they have read the head
 	FaultPointBeforeFlush                     // a receive records its resume point before the head is flushed
+	FaultForgetStage                          // writes that a process which died had staged are not carried out
+	FaultKeepStage                            // staged writes stay on record after they were carried out
+	FaultStageOfAnyBoot                       // staged writes count after the kernel that held them died
 )
 
 func (f Fault) has(x Fault) bool { return f&x != 0 }

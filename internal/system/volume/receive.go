@@ -234,7 +234,7 @@ func (v *Volume) applyStream(ctx context.Context, r *blocks.Reader) error {
 			err = v.recordPoint(r, rec.Offset)
 		default:
 			err = windows(rec.Offset, rec.Length, v.zeroWindow, func(off, n int64) error {
-				return v.change(off, n, zeroing|internal, func() error { return v.zero(off, n, cairn.MayUnmap) })
+				return v.change(off, n, zeroing|internal, nil, func() error { return v.zero(off, n, cairn.MayUnmap) })
 			})
 		}
 		if err != nil {
@@ -246,7 +246,7 @@ func (v *Volume) applyStream(ctx context.Context, r *blocks.Reader) error {
 
 func (v *Volume) applyData(rec blocks.Record) error {
 	return windows(rec.Offset, rec.Length, plainWindow, func(off, n int64) error {
-		return v.change(off, n, internal, func() error {
+		return v.change(off, n, internal, nil, func() error {
 			at := off - rec.Offset
 			_, err := v.head.WriteAt(rec.Data[at:at+n], off)
 			return err

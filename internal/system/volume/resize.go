@@ -70,6 +70,9 @@ func (v *Volume) grow(size int64) error {
 func (v *Volume) setSize(size int64) error {
 	v.gate.Lock()
 	defer v.gate.Unlock()
+	if err := v.carryOut(); err != nil { // it may lie behind the new end
+		return err
+	}
 	err := v.commit("resize", func(_ *catalog.State, h *catalog.Head) catalog.Edit {
 		h.Size = size
 		return catalog.Edit{}
@@ -108,6 +111,6 @@ func (v *Volume) shrink(ctx context.Context, size int64) error {
 // growth brings it back as zeroes.
 func (v *Volume) markRange(off, length int64) error {
 	return windows(off, length, plainWindow, func(off, n int64) error {
-		return v.change(off, n, internal, func() error { return nil })
+		return v.change(off, n, internal, nil, func() error { return nil })
 	})
 }

@@ -107,6 +107,9 @@ func (v *Volume) resumeRollback(ctx context.Context) error {
 	}
 	v.gate.Lock()
 	defer v.gate.Unlock()
+	if err := v.carryOut(); err != nil {
+		return err
+	}
 	v.persist.Lock()
 	defer v.persist.Unlock()
 	target, found := v.state().Find(name)

@@ -419,6 +419,9 @@ func (v *Volume) SetSealed(ctx context.Context, sealed bool) error {
 	}
 	v.gate.Lock()
 	defer v.gate.Unlock()
+	if err := v.carryOut(); err != nil {
+		return failed("seal", v.o.Name, err)
+	}
 	return failed("seal", v.o.Name, v.commit("seal", func(_ *catalog.State, h *catalog.Head) catalog.Edit {
 		h.Sealed = sealed
 		return catalog.Edit{}

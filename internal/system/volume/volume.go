@@ -18,6 +18,7 @@ import (
 	"cairn/internal/mech/extent"
 	"cairn/internal/system/volume/catalog"
 	"cairn/internal/system/volume/changes"
+	"cairn/internal/system/volume/stage"
 )
 
 // Names in a store's folder; numbered files are prefix plus 16 hex digits.
@@ -58,7 +59,8 @@ type Options struct {
 	ActiveBytes  int64                                   // most bytes that a crash may add to the change set
 	KeepAtLeast  int                                     // snapshots that are never given up for room
 	OnFull       OnFull
-	Strict       bool // accept an adopted origin only after a clean stop
+	Strict       bool   // accept an adopted origin only after a clean stop
+	Boot         string // identity of the running boot; empty: the kernel's, where it has one
 	Now          func() time.Time
 	Log          *slog.Logger
 	Faults       Fault
@@ -113,6 +115,11 @@ type Volume struct {
 	// checkpoints. Taken after gate.
 	persist sync.Mutex
 	group   group // writes waiting for the next group commit
+
+	stage    *stage.Area  // writes that wait for the next flush
+	staging  bool         // there may be any
+	carrying sync.Mutex   // held while staged writes are carried out; taken after gate, before persist
+	syncing  sync.RWMutex // shared by each sync of the head; alone to close it. Nothing is taken after it
 
 	logMu  sync.Mutex // serialises catalog records; nothing is taken after it
 	log    *catalog.Log
@@ -252,8 +259,17 @@ func (v *Volume) start(ctx context.Context) error {
 	if err := v.openHead(); err != nil {
 		return err
 	}
+	if err := v.openStage(); err != nil {
+		return err
+	}
+	clean := v.state().Head.Clean
 	if err := v.recover(); err != nil {
 		return err
+	}
+	if !clean {
+		if err := v.restage(ctx); err != nil {
+			return err
+		}
 	}
 	return v.resumeRollback(ctx)
 }
@@ -389,6 +405,9 @@ func (v *Volume) stopCleanly() error {
 	if !v.active.Load() {
 		return nil // nothing was written
 	}
+	if err := v.carryOut(); err != nil {
+		return err
+	}
 	if err := v.flush(); err != nil {
 		return err
 	}
@@ -412,8 +431,13 @@ func (v *Volume) release() error {
 	if v.marks != nil {
 		err = errors.Join(err, v.marks.Close())
 	}
+	if v.stage != nil {
+		err = errors.Join(err, v.stage.Close())
+	}
 	if v.head != nil {
+		v.syncing.Lock()
 		err = errors.Join(err, v.head.Close())
+		v.syncing.Unlock()
 	}
 	return errors.Join(err, v.log.Close())
 }

@@ -58,14 +58,20 @@ const (
 )
 
 // write runs one window's change: what a snapshot needs is preserved, the blocks
-// are marked, then apply touches the head. Without room it gives up snapshots, as
-// the rules allow, and begins anew.
-func (v *Volume) write(ctx context.Context, off, length int64, k writeKind, apply func() error) error {
+// are marked, then apply touches the head. content, if not nil, is what apply would
+// write: it may be staged instead.
+func (v *Volume) write(ctx context.Context, off, length int64, k writeKind, content []byte, apply func() error) error {
+	return v.withRoom(ctx, k, func() error { return v.change(off, length, k, content, apply) })
+}
+
+// withRoom does what needs room. Without it snapshots are given up, as the rules
+// allow, and it is done again.
+func (v *Volume) withRoom(ctx context.Context, k writeKind, do func() error) error {
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		err := v.change(off, length, k, apply)
+		err := do()
 		if err == nil || blockio.Kind(err) != cairn.KindSpace {
 			return err
 		}
@@ -94,7 +100,7 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-func (v *Volume) change(off, length int64, k writeKind, apply func() error) error {
+func (v *Volume) change(off, length int64, k writeKind, content []byte, apply func() error) error {
 	v.gate.RLock()
 	defer v.gate.RUnlock()
 	switch {
@@ -112,6 +118,16 @@ func (v *Volume) change(off, length int64, k writeKind, apply func() error) erro
 	r := blocksOf(off, length)
 	v.claim(r)
 	defer v.unclaim(r)
+	if content != nil {
+		if done, err := v.stageWrite(r, content); done || err != nil {
+			return err
+		}
+	}
+	if v.stage.Holds(r.first, r.count) {
+		if err := v.carryOut(); err != nil {
+			return err
+		}
+	}
 	touched := []run{r}
 	if k&zeroing != 0 {
 		var err error
@@ -336,17 +352,23 @@ var zeroBlock [blockSize]byte
 
 func isZero(p []byte) bool { return string(p) == string(zeroBlock[:len(p)]) }
 
-// flush makes every acknowledged write durable. A flush that failed once fails for
+// flush makes every write durable that was carried out. A flush that failed once fails for
 // good: what it should have written may be gone.
 func (v *Volume) flush() error {
+	v.syncing.RLock()
+	defer v.syncing.RUnlock()
 	if e := v.flushErr.Load(); e != nil {
 		return *e
 	}
 	if err := v.head.Sync(); err != nil {
-		sticky := error(&cairn.Error{Op: "flush", Subject: v.o.Name, Kind: cairn.KindIO, Err: err,
-			Hint: "writes since the last good flush may be lost; look at the disk, then open the volume again"})
-		v.flushErr.CompareAndSwap(nil, &sticky)
-		return sticky
+		return v.failFlush(err)
 	}
 	return nil
+}
+
+func (v *Volume) failFlush(err error) error {
+	sticky := error(&cairn.Error{Op: "flush", Subject: v.o.Name, Kind: cairn.KindIO, Err: err,
+		Hint: "writes since the last good flush may be lost; look at the disk, then open the volume again"})
+	v.flushErr.CompareAndSwap(nil, &sticky)
+	return sticky
 }
