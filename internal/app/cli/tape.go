@@ -29,7 +29,7 @@ func (p *program) tapeCommand() *cobra.Command {
 	return family(groupTape, "tape", "Format, mount, read, write and check LTFS tapes", "  cairn tape info ./TAPE1", append(members, p.tapeMountCommands()...)...)
 }
 
-const driveHelp = "DRIVE is a folder of records, the form in which LTFS tools keep a tape without a drive."
+const driveHelp = "DRIVE is a tape drive's generic SCSI node (/dev/sg1), or a folder of records, the form in which LTFS tools\nkeep a tape without a drive."
 
 // creator is what an index says of who wrote it and why.
 func creator(reason string) string {
@@ -38,7 +38,7 @@ func creator(reason string) string {
 
 // withTape opens the tape on a drive, calls use, and closes it.
 func withTape(ctx context.Context, name string, write bool, use func(*tape.Tape) error) error {
-	d, err := drive.OpenFolder(name, drive.FolderOptions{ReadOnly: !write})
+	d, err := drive.Open(ctx, name, drive.Options{ReadOnly: !write})
 	if err != nil {
 		return err
 	}
@@ -90,9 +90,7 @@ func (p *program) tapeFormatCommand() *cobra.Command {
 }
 
 func (p *program) formatTape(ctx context.Context, name string, o tape.FormatOptions, ask consent) error {
-	entries, err := os.ReadDir(name)
-	switch {
-	case errors.Is(err, fs.ErrNotExist), err == nil && len(entries) == 0:
+	if entries, err := os.ReadDir(name); errors.Is(err, fs.ErrNotExist) || err == nil && len(entries) == 0 {
 		if ask.dryRun {
 			return p.printf("would make a tape in the new folder %s\n", name)
 		}
@@ -101,15 +99,13 @@ func (p *program) formatTape(ctx context.Context, name string, o tape.FormatOpti
 			return err
 		}
 		return p.finishFormat(ctx, d, name, o)
-	case err != nil:
-		return &cairn.Error{Op: "format tape", Subject: name, Kind: cairn.KindIO, Err: err}
 	}
-	d, err := drive.OpenFolder(name, drive.FolderOptions{})
+	d, err := drive.Open(ctx, name, drive.Options{ReadOnly: ask.dryRun})
 	if err != nil {
 		return err
 	}
 	if ok, err := p.agree(ctx, ask, "format tape", name, "destroy everything on the tape "+name); err != nil || !ok {
-		return err
+		return errors.Join(err, d.Close())
 	}
 	return p.finishFormat(ctx, d, name, o)
 }

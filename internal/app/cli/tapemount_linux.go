@@ -95,7 +95,7 @@ func (p *program) openMount(ctx context.Context, name string, o mountOptions) (*
 			return nil, err
 		}
 	}
-	d, err := drive.OpenFolder(name, drive.FolderOptions{ReadOnly: fo.ReadOnly})
+	d, err := drive.Open(ctx, name, drive.Options{ReadOnly: fo.ReadOnly, Logger: fo.Logger})
 	if err != nil {
 		return nil, err
 	}

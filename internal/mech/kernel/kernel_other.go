@@ -45,3 +45,12 @@ func OpenDevice(string) (*os.File, error) { return nil, syscall.EOPNOTSUPP }
 
 // Identify is refused here.
 func Identify(*os.File) (Identity, error) { return Identity{}, syscall.EOPNOTSUPP }
+
+// OpenSCSI is refused here.
+func OpenSCSI(string) (*os.File, error) { return nil, syscall.EOPNOTSUPP }
+
+// ReserveSCSI is refused here.
+func ReserveSCSI(*os.File, int) (int, error) { return 0, syscall.EOPNOTSUPP }
+
+// SCSI is refused here.
+func SCSI(*os.File, SCSICommand) (SCSIAnswer, error) { return SCSIAnswer{}, syscall.EOPNOTSUPP }
