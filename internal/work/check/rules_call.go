@@ -80,9 +80,18 @@ func (l *lab) versionCalls(ds string, id, newer cairn.VersionID) []call {
 	return calls
 }
 
+// formats are all that the place sends.
+func (l *lab) formats() []cairn.Format {
+	var all []cairn.Format
+	for _, f := range l.Info.Sends {
+		all = append(all, f...)
+	}
+	return all
+}
+
 // opens opens a stream and closes it.
 func (l *lab) opens(ctx context.Context, step cairn.Step) error {
-	s, err := l.Sender.Send(ctx, step, []cairn.Format{cairn.FormatBlocks})
+	s, err := l.Sender.Send(ctx, step, l.formats())
 	if err == nil {
 		err = s.Body.Close()
 	}

@@ -83,7 +83,7 @@ func sendMissing(l *lab) {
 	ds, points := l.dataset("d", 1)
 	never := cairn.VersionID{Name: "@never", GUID: 1}
 	for _, step := range []cairn.Step{{Dataset: ds, To: never}, {Dataset: ds, From: never, To: points[0].VersionID}} {
-		s, err := l.Sender.Send(l.ctx, step, []cairn.Format{cairn.FormatBlocks})
+		s, err := l.Sender.Send(l.ctx, step, l.formats())
 		if err == nil {
 			l.close(s.Body)
 		}
@@ -189,7 +189,7 @@ func sendCancel(l *lab) {
 	ds, p := l.bigDataset("d")
 	ctx, cancel := context.WithCancel(l.ctx)
 	defer cancel()
-	s, err := l.Sender.Send(ctx, cairn.Step{Dataset: ds, To: p.VersionID}, []cairn.Format{cairn.FormatBlocks})
+	s, err := l.Sender.Send(ctx, cairn.Step{Dataset: ds, To: p.VersionID}, l.formats())
 	l.ok("send", err)
 	defer l.close(s.Body)
 	_, err = io.ReadFull(s.Body, make([]byte, 100<<10))

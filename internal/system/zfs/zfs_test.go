@@ -1,0 +1,48 @@
+package zfs_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"cairn"
+	"cairn/internal/system/zfs"
+	"cairn/internal/testkit/endpointtest"
+	"cairn/internal/testkit/fakezfs"
+	"cairn/internal/work/check"
+)
+
+func TestMain(m *testing.M) { fakezfs.Main(m) }
+
+func open(t *testing.T, f *fakezfs.Fake, o zfs.Options) *zfs.Place {
+	t.Helper()
+	o.ZFS, o.Devices, o.Grace = f.ZFS, f.Devices, 200*time.Millisecond
+	p, err := zfs.Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// A zvol place keeps the contracts.
+func TestConformance(t *testing.T) {
+	f := fakezfs.New(t)
+	f.Pool("tank")
+	p := open(t, f, zfs.Options{})
+	endpointtest.Run(t, check.Fixture{
+		Endpoint: p.Endpoint(zfs.Job{Receive: zfs.ReceiveOptions{Placeholder: zfs.Inherit}}), Prefix: "tank/check",
+		Create: func(_ context.Context, dataset string, size int64) error {
+			_, err := f.Try("create", "-p", "-V", fmt.Sprint(size), "-b", "4096", "-o", "snapdev=visible", dataset)
+			return err
+		},
+		Write: func(_ context.Context, dataset string, off int64, b []byte) error { return f.TryWrite(dataset, off, b) },
+		Remove: func(_ context.Context, dataset string) error {
+			_, err := f.Try("destroy", "-r", dataset)
+			if err != nil {
+				return cairn.KindNotFound
+			}
+			return nil
+		},
+	}, endpointtest.Options{})
+}

@@ -1,0 +1,224 @@
+// Package fakezfs is a program zfs for tests on machines without ZFS: the test
+// binary started again under the name zfs, with its state in a folder. It knows the
+// commands that Cairn uses, keeps data, GUIDs, holds, bookmarks and cut receives,
+// answers in OpenZFS's words, and makes and takes real send streams of one object.
+//
+// It is checked against OpenZFS: internal/system/zfs runs the same cases on both.
+// It promises nothing about what those cases do not reach.
+//
+// Beyond ZFS it fails on demand (Fake.Fail), hangs on demand, and logs every call.
+package fakezfs
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Fake is one ZFS of its own.
+type Fake struct {
+	ZFS     string // path of the program
+	Devices string // folder of the zvols' device nodes
+	dir     string
+	t       testing.TB
+}
+
+// marker is the file that tells a fake's folder.
+const marker = "fakezfs"
+
+// Main runs the tests, or is the program zfs when it was started under that name.
+// Call it from TestMain.
+func Main(m *testing.M) {
+	if filepath.Base(os.Args[0]) == "zfs" {
+		dir := filepath.Dir(os.Args[0])
+		if _, err := os.Stat(filepath.Join(dir, marker)); err == nil {
+			os.Exit(run(dir, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+		}
+	}
+	os.Exit(m.Run())
+}
+
+// New makes a ZFS without pools.
+func New(t testing.TB) *Fake {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &Fake{dir: t.TempDir(), t: t}
+	f.ZFS, f.Devices = filepath.Join(f.dir, "zfs"), filepath.Join(f.dir, "dev")
+	err = errors.Join(os.Symlink(self, f.ZFS), os.WriteFile(filepath.Join(f.dir, marker), nil, 0o600),
+		os.Mkdir(filepath.Join(f.dir, "blobs"), 0o700), os.Mkdir(f.Devices, 0o700))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// Pool makes a pool.
+func (f *Fake) Pool(name string) {
+	f.t.Helper()
+	f.change(func(s *state) error {
+		s.make(name, "filesystem")
+		return nil
+	})
+}
+
+// Try runs a command as a user would, and returns what it printed and its error.
+func (f *Fake) Try(args ...string) (string, error) {
+	var out, errs bytes.Buffer
+	cmd := exec.Command(f.ZFS, args...)
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		return out.String(), fmt.Errorf("zfs %s: %w: %s", strings.Join(args, " "), err, errs.String())
+	}
+	return out.String(), nil
+}
+
+// Run is Try that has to succeed.
+func (f *Fake) Run(args ...string) string {
+	f.t.Helper()
+	out, err := f.Try(args...)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return out
+}
+
+// Write changes the head of a dataset.
+func (f *Fake) Write(dataset string, off int64, p []byte) {
+	f.t.Helper()
+	if err := f.TryWrite(dataset, off, p); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// TryWrite is Write for a dataset that may be read-only.
+func (f *Fake) TryWrite(dataset string, off int64, p []byte) error {
+	return f.locked(func(s *state) error {
+		d := s.Datasets[dataset]
+		switch {
+		case d == nil:
+			return errors.New("no such dataset")
+		case s.property(dataset, "readonly") == "on":
+			return errors.New("read-only")
+		}
+		content, err := s.blob(d.Content)
+		if err != nil {
+			return err
+		}
+		if need := off + int64(len(p)); int64(len(content)) < need {
+			content = append(content, make([]byte, need-int64(len(content)))...)
+		}
+		copy(content[off:], p)
+		d.Content, d.Modified, d.Written = s.store(content), true, d.Written+int64(len(p))
+		return nil
+	})
+}
+
+// Read is the content of a snapshot ("tank/a@s") or a head ("tank/a").
+func (f *Fake) Read(name string) []byte {
+	f.t.Helper()
+	var content []byte
+	err := f.locked(func(s *state) error {
+		dataset, snap, is := strings.Cut(name, "@")
+		d := s.Datasets[dataset]
+		if d == nil {
+			return errors.New("no such dataset")
+		}
+		id := d.Content
+		if is {
+			v := d.snapshot(snap)
+			if v == nil {
+				return errors.New("no such snapshot")
+			}
+			id = v.Content
+		}
+		var err error
+		content, err = s.blob(id)
+		return err
+	})
+	if err != nil {
+		f.t.Fatalf("read %s: %v", name, err)
+	}
+	return content
+}
+
+// Fault makes calls fail, hang or say something else.
+type Fault struct {
+	Verb   string // "send", "hold", …
+	Args   string // text that the arguments contain
+	After  int    // calls that are spared first
+	Times  int    // 0: for ever
+	Stderr string
+	Stdout string // instead of the command's own
+	Exit   int
+	Hang   bool // does nothing until it is killed; TERM is ignored
+	Late   bool // the command is done first, then fails
+}
+
+// Fail plants a fault; without any, all are taken back.
+func (f *Fake) Fail(faults ...Fault) {
+	f.t.Helper()
+	f.change(func(s *state) error {
+		s.Faults = nil
+		for _, one := range faults {
+			s.Faults = append(s.Faults, &one)
+		}
+		return nil
+	})
+}
+
+// Calls are the command lines of all processes so far, in the order of their start.
+func (f *Fake) Calls() []string {
+	f.t.Helper()
+	text, err := os.ReadFile(filepath.Join(f.dir, "calls"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	var calls []string
+	for line := range strings.Lines(string(text)) {
+		var args []string
+		if err := json.Unmarshal([]byte(line), &args); err != nil {
+			f.t.Fatal(err)
+		}
+		calls = append(calls, strings.Join(args, " "))
+	}
+	return calls
+}
+
+// Forget empties the log of calls.
+func (f *Fake) Forget() {
+	f.t.Helper()
+	if err := os.WriteFile(filepath.Join(f.dir, "calls"), nil, 0o600); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// Quota sets how many bytes a receive may bring before the pool is full; negative
+// is no limit.
+func (f *Fake) Quota(bytes int64) {
+	f.t.Helper()
+	f.change(func(s *state) error {
+		s.Full, s.Limited = bytes, bytes >= 0
+		return nil
+	})
+}
+
+func (f *Fake) locked(do func(s *state) error) error { return withState(f.dir, true, do) }
+
+func (f *Fake) change(do func(s *state) error) {
+	f.t.Helper()
+	if err := f.locked(do); err != nil {
+		f.t.Fatal(err)
+	}
+}
