@@ -65,8 +65,8 @@ check-rules: ## every rule of the conformance suite against every planted fault
 bench-tape: ## LTFS index of a million files: MB per CPU second, bytes of memory per file
 	@$(env) && go test -run '^$$' -bench Index -files 1000000 -benchtime 3x ./ltfs && echo "bench-tape: done"
 
-tape-tears: ## 6,000 torn tapes: every committed generation is listed and read, recovery brings order
-	@$(env) && go test -count=1 -run TestTornTapes -v ./internal/system/tape -tears 6000 && echo "tape-tears: no violation"
+tape-tears: ## 6,000 torn and 6,000 damaged tapes: every committed generation is listed and read, recovery brings order
+	@$(env) && go test -count=1 -timeout 60m -run "TornTapes|ForeignDamage" -v ./internal/system/tape -tears 6000 -damages 6000 && echo "tape-tears: no violation"
 
 tape-cuts: ## 5,000 power cuts of a mounted tape: what fsync, close, sync and unmount promised is there
 	@$(env) && go test -count=1 -timeout 60m -run PowerCuts ./internal/system/tape -cuts 5000 && echo "tape-cuts: no violation"

@@ -135,8 +135,7 @@ func (t *Tape) describe(ctx context.Context, o FormatOptions) error {
 
 // Commit makes the current tree durable: an index at the end of the data
 // partition, then one in the index partition, then the coherency attributes. It
-// does nothing when nothing changed. Files that belong to the index partition by
-// policy must be given with Put.
+// does nothing when nothing changed.
 func (t *Tape) Commit(ctx context.Context, creator, comment string, now time.Time) error {
 	if !t.dirty {
 		return nil
@@ -154,6 +153,10 @@ func (t *Tape) commit(ctx context.Context, creator string, now time.Time) error 
 		t.index.Previous = last.Self
 	}
 	t.mover.forget()
+	interim := *t.index
+	if err := t.beforeData(ctx, data, func() *ltfs.Index { return &interim }); err != nil {
+		return err
+	}
 	if err := t.writeIndex(ctx, t.index, data, t.ends[data].end); err != nil {
 		return err
 	}
@@ -168,12 +171,7 @@ func (t *Tape) commit(ctx context.Context, creator string, now time.Time) error 
 // written to the end of the data partition.
 func (t *Tape) writeIndexPartition(ctx context.Context, ix *ltfs.Index) error {
 	ix.Previous = ix.Self
-	index := t.label.IndexPart
-	at := t.ends[index].end
-	if end := t.ends[index]; end.last != nil && end.extra == 0 { // else something stands there that is not an index
-		at = end.last.Self.Block - 1
-	}
-	return t.writeIndex(ctx, ix, index, at)
+	return t.writeIndex(ctx, ix, t.label.IndexPart, t.indexAt(t.label.IndexPart))
 }
 
 // writeIndex writes ix as an index construct at a block, and remembers the new

@@ -14,48 +14,78 @@ import (
 
 	"cairn"
 	"cairn/internal/mech/watchdog"
-	"cairn/internal/system/tape/drive"
 	"cairn/ltfs"
 )
 
 // Put is what a Put call did.
 type Put struct {
 	Files, Dirs, Links int
+	Indexed            int // of the files, those whose data went to the index partition
 	Bytes              int64
 	Skipped            []string // what LTFS cannot hold, with the reason
 }
 
-// Put copies a file or folder with all below it to the tape, under the folder dest
-// of the index ("/" is the root), and packs everything densely: small files share
-// records. What is there already under the same name is replaced in the index.
-// Nothing counts before Commit.
+// PutOptions are the choices of PutAll.
+type PutOptions struct {
+	// Policy says which files go to the index partition; nil: the volume's own rules.
+	Policy *ltfs.Policy
+	// Creator is what an index says that has to be written on the way; empty: that of
+	// the index before.
+	Creator string
+}
+
+// Put is PutAll of one source, by the volume's own rules.
+func (t *Tape) Put(ctx context.Context, source, dest string) (Put, error) {
+	return t.PutAll(ctx, []string{source}, dest, PutOptions{})
+}
+
+// PutAll copies files and folders with all below them to the tape, under the
+// folder dest of the index ("/" is the root), and packs everything densely: small
+// files share records. Files that the placement rules name go to the index
+// partition while it has room, all others behind them to the data partition. What
+// is there already under the same name is replaced in the index. Nothing counts
+// before Commit.
 //
 // It refuses a tape that is out of order. When the tape is full it fails with
 // KindSpace; what was written so far is in the tree, each file whole or not at
 // all, and may be committed.
-func (t *Tape) Put(ctx context.Context, source, dest string) (Put, error) {
+func (t *Tape) PutAll(ctx context.Context, sources []string, dest string, o PutOptions) (Put, error) {
 	var done Put
-	if len(t.notes) > 0 {
-		return done, t.fail("write to tape", cairn.KindDamaged, "cairn tape check says what to do", "it is out of order: %s", strings.Join(t.notes, "; "))
+	if err := t.mayPut(o); err != nil {
+		return done, err
 	}
-	if t.index.Lock != ltfs.Unlocked {
-		return done, t.fail("write to tape", cairn.KindPermission, "cairn tape lock --unlock", "the volume is %s", t.index.Lock)
+	if o.Policy == nil {
+		o.Policy = t.index.Policy
 	}
 	into, err := t.folder(dest)
 	if err != nil {
 		return done, err
 	}
-	w := &putter{t: t, done: &done, progress: watchdog.From(ctx), pack: make([]byte, 0, t.label.BlockSize),
-		names: map[*ltfs.Directory]map[string]bool{}}
-	if err := w.start(ctx); err != nil {
-		return done, err
-	}
+	w := &putter{t: t, o: o, done: &done, progress: watchdog.From(ctx), names: map[*ltfs.Directory]map[string]bool{}}
 	t.dirty = true
-	err = w.add(ctx, filepath.Clean(source), into)
-	if err == nil {
-		err = w.flush(ctx)
+	for _, source := range sources {
+		if err := w.add(ctx, filepath.Clean(source), into); err != nil {
+			return done, err
+		}
 	}
-	return done, err
+	for _, letter := range []byte{t.label.IndexPart, t.label.DataPart} {
+		if err := w.write(ctx, letter); err != nil {
+			return done, err
+		}
+	}
+	return done, nil
+}
+
+func (t *Tape) mayPut(o PutOptions) error {
+	switch {
+	case len(t.notes) > 0:
+		return t.fail("write to tape", cairn.KindDamaged, "cairn tape check says what to do", "it is out of order: %s", strings.Join(t.notes, "; "))
+	case t.index.Lock != ltfs.Unlocked:
+		return t.fail("write to tape", cairn.KindPermission, "cairn tape lock --unlock", "the volume is %s", t.index.Lock)
+	case o.Policy != nil && !t.index.AllowPolicyUpdate:
+		return t.fail("write to tape", cairn.KindPermission, "leave out --rules", "the volume does not allow other placement rules than its own")
+	}
+	return nil
 }
 
 // folder finds or makes the folder of the index that a path names.
@@ -109,29 +139,22 @@ func removeEntry(d *ltfs.Directory, name string) {
 	}
 }
 
-// putter fills records. Files that end inside the record in pack wait in open
-// until it is written: only then they are in the tree.
+// putter walks the sources first, then writes the files of one partition after the
+// other, so that the drive changes between them once.
 type putter struct {
 	t        *Tape
+	o        PutOptions
 	done     *Put
 	progress *watchdog.Progress
-	pack     []byte // the record being filled
-	block    uint64 // where it will stand
-	ready    []func()
+	planned  map[byte][]planned
 	names    map[*ltfs.Directory]map[string]bool // what folders hold, so that putting many files into one stays linear
 }
 
-// start moves to the end of the data partition.
-func (w *putter) start(ctx context.Context) error {
-	end, err := w.t.drive.SeekEnd(ctx, w.t.number[w.t.label.DataPart])
-	if err != nil {
-		return err
-	}
-	if end.Block != w.t.ends[w.t.label.DataPart].end {
-		return w.t.fail("write to tape", cairn.KindConflict, "open it anew", "its data partition ends at %d, it ended at %d when it was opened", end.Block, w.t.ends[w.t.label.DataPart].end)
-	}
-	w.block = end.Block
-	return nil
+// planned is a file that is to be written.
+type planned struct {
+	source string
+	info   fs.FileInfo
+	into   *ltfs.Directory
 }
 
 func (w *putter) add(ctx context.Context, source string, into *ltfs.Directory) error {
@@ -151,7 +174,8 @@ func (w *putter) add(ctx context.Context, source string, into *ltfs.Directory) e
 	case info.IsDir():
 		return w.addDir(ctx, source, name, info, into)
 	case info.Mode().IsRegular():
-		return w.addFile(ctx, source, name, info, into)
+		w.plan(planned{source, info, into})
+		return nil
 	case info.Mode()&fs.ModeSymlink != 0:
 		return w.addLink(source, name, info, into)
 	}
@@ -160,6 +184,17 @@ func (w *putter) add(ctx context.Context, source string, into *ltfs.Directory) e
 }
 
 func (w *putter) skip(source, why string) { w.done.Skipped = append(w.done.Skipped, source+": "+why) }
+
+func (w *putter) plan(p planned) {
+	if w.planned == nil {
+		w.planned = map[byte][]planned{}
+	}
+	letter := w.t.label.DataPart
+	if w.o.Policy.Match(p.info.Name(), uint64(p.info.Size())) {
+		letter = w.t.label.IndexPart
+	}
+	w.planned[letter] = append(w.planned[letter], p)
+}
 
 func (w *putter) addDir(ctx context.Context, source, name string, info fs.FileInfo, into *ltfs.Directory) error {
 	sub := findDir(into, name)
@@ -223,55 +258,109 @@ func (w *putter) place(into *ltfs.Directory, f *ltfs.File) {
 	into.Files = append(into.Files, f)
 }
 
-// addFile appends a file's bytes. A file whose bytes are all on tape is placed in
+// write puts the files that are planned for a partition there. What the index
+// partition has no room for goes to the data partition.
+func (w *putter) write(ctx context.Context, letter byte) error {
+	list := w.planned[letter]
+	if len(list) == 0 {
+		return nil
+	}
+	room := int64(-1)
+	if letter == w.t.label.IndexPart {
+		c, err := w.t.mover.capacity(ctx, w.t.number[letter])
+		if err != nil {
+			return err
+		}
+		room = c.Remaining
+		if c.Total == 0 { // a partition without end
+			room = -1
+		}
+	}
+	l, err := w.t.openLane(ctx, letter, w.interim)
+	if err != nil {
+		return err
+	}
+	for i, p := range list {
+		if room >= 0 {
+			if room -= p.info.Size() + int64(w.t.label.BlockSize); room < 0 {
+				w.planned[w.t.label.DataPart] = append(w.planned[w.t.label.DataPart], list[i:]...)
+				break
+			}
+		}
+		if err := w.writeFile(ctx, l, p); err != nil {
+			return err
+		}
+	}
+	return w.flush(ctx, l)
+}
+
+// interim is the index that has to be written when the partition changes: the tree
+// as it is on tape.
+func (w *putter) interim() *ltfs.Index {
+	ix := w.t.index
+	ix.Generation++
+	ix.UpdateTime = ltfs.TimestampOf(time.Now())
+	if w.o.Creator != "" {
+		ix.Creator = w.o.Creator
+	}
+	copied := *ix
+	return &copied
+}
+
+// writeFile appends a file's bytes. A file whose bytes are all on tape is placed in
 // the tree; one that ends in the record being filled is placed when that is
 // written.
-func (w *putter) addFile(ctx context.Context, source, name string, info fs.FileInfo, into *ltfs.Directory) error {
-	in, err := os.Open(source)
+func (w *putter) writeFile(ctx context.Context, l *lane, p planned) error {
+	if err := ctx.Err(); err != nil {
+		return &cairn.Error{Op: "write to tape", Subject: w.t.subject, Kind: cairn.KindCanceled, Err: err}
+	}
+	in, err := os.Open(p.source)
 	if err != nil {
-		return fileError("read", source, err)
+		return fileError("read", p.source, err)
 	}
 	defer in.Close() //nolint:errcheck // read only
-	f := w.newFile(name, info)
-	f.ReadOnly = info.Mode()&0o222 == 0
-	start := ltfs.Extent{Partition: w.t.label.DataPart, StartBlock: w.block, ByteOffset: uint32(len(w.pack))}
-	count, err := w.fill(ctx, in)
+	f := w.newFile(p.info.Name(), p.info)
+	f.ReadOnly = p.info.Mode()&0o222 == 0
+	extent := l.at()
+	count, err := w.fill(ctx, l, in)
 	if err != nil {
 		var pe *fs.PathError
 		if errors.As(err, &pe) {
-			return fileError("read", source, err)
+			return fileError("read", p.source, err)
 		}
 		return err
 	}
-	if count > 0 {
-		start.ByteCount = count
-		f.Extents = []ltfs.Extent{start}
+	if f.Length = count; count > 0 {
+		extent.ByteCount = count
+		f.Extents = []ltfs.Extent{extent}
 	}
-	f.Length = count
 	place := func() {
-		w.place(into, f)
+		w.place(p.into, f)
 		w.done.Files++
 		w.done.Bytes += int64(count)
+		if count > 0 && l.letter == w.t.label.IndexPart {
+			w.done.Indexed++
+		}
 		w.progress.Level("bytes", w.done.Bytes)
 	}
-	if len(w.pack) == 0 || count == 0 {
+	if count == 0 {
 		place()
 		return nil
 	}
-	w.ready = append(w.ready, place)
+	l.whenWritten(place)
 	return nil
 }
 
 // fill copies a file into records and returns its length.
-func (w *putter) fill(ctx context.Context, in io.Reader) (uint64, error) {
+func (w *putter) fill(ctx context.Context, l *lane, in io.Reader) (uint64, error) {
 	var count uint64
 	for {
-		room := w.pack[len(w.pack):cap(w.pack)]
+		room := l.pack[len(l.pack):cap(l.pack)]
 		n, err := in.Read(room)
 		count += uint64(n)
-		w.pack = w.pack[:len(w.pack)+n]
-		if len(w.pack) == cap(w.pack) {
-			if werr := w.flush(ctx); werr != nil {
+		l.pack = l.pack[:len(l.pack)+n]
+		if len(l.pack) == cap(l.pack) {
+			if werr := w.flush(ctx, l); werr != nil {
 				return 0, werr
 			}
 		}
@@ -284,28 +373,12 @@ func (w *putter) fill(ctx context.Context, in io.Reader) (uint64, error) {
 	}
 }
 
-// flush writes the record and places the files that end in it.
-func (w *putter) flush(ctx context.Context) error {
-	if len(w.pack) > 0 {
-		warning, err := w.t.drive.Write(ctx, w.pack)
-		if err != nil {
-			return err
-		}
-		w.pack = w.pack[:0]
-		w.block++
-		w.t.ends[w.t.label.DataPart].end = w.block
-		if warning == drive.EarlyWarning {
-			w.settle()
-			return w.t.fail("write to tape", cairn.KindSpace, "use another tape", "the tape is full; what is left is for the index")
-		}
+// flush writes a lane's record. The index partition's early warning ends nothing:
+// what is planned for it was held against its room.
+func (w *putter) flush(ctx context.Context, l *lane) error {
+	full, err := l.flush(ctx)
+	if err == nil && full && l.letter == w.t.label.DataPart {
+		return w.t.fail("write to tape", cairn.KindSpace, "use another tape", "the tape is full; what is left is for the index")
 	}
-	w.settle()
-	return nil
-}
-
-func (w *putter) settle() {
-	for _, place := range w.ready {
-		place()
-	}
-	w.ready = w.ready[:0]
+	return err
 }

@@ -26,12 +26,17 @@ type committed struct {
 	files      map[string][]byte
 }
 
-// recording does random work on a fresh tape and says what was promised when.
+// recording does random work on a fresh tape and says what was promised when. On
+// odd seeds small files go to the index partition.
 func recording(t *testing.T, seed uint64) (*faketape.Tape, []committed) {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(seed, 3))
 	d := faketape.New()
-	tp, err := tape.Format(t.Context(), d, "tape", tape.FormatOptions{BlockSize: 4096, Creator: "c", Now: now})
+	o := tape.FormatOptions{BlockSize: 4096, Creator: "c", Now: now}
+	if seed%2 == 1 {
+		o.Policy = &ltfs.Policy{MaxSize: 6000}
+	}
+	tp, err := tape.Format(t.Context(), d, "tape", o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,6 +77,10 @@ func recording(t *testing.T, seed uint64) (*faketape.Tape, []committed) {
 // order, may be written to, and still has every generation.
 func TestTornTapes(t *testing.T) {
 	looked := 0
+	later := filepath.Join(t.TempDir(), "later")
+	if err := os.WriteFile(later, []byte("later"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	for seed := uint64(0); looked < *tears; seed++ {
 		d, history := recording(t, seed)
 		for n := history[0].change; n <= d.Changes() && looked < *tears; n++ {
@@ -81,7 +90,11 @@ func TestTornTapes(t *testing.T) {
 			}{{false, nil}, {true, nil}, {false, []int{1}}, {true, []int{0, 1}}} {
 				looked++
 				what := fmt.Sprintf("seed %d, %d of %d changes, torn %v, lost ends %v", seed, n, d.Changes(), variant.torn, variant.lost)
-				examineTear(t, d.Cut(n, variant.torn, variant.lost...), promisedAt(history, n), what)
+				cut := d.Cut(n, variant.torn, variant.lost...)
+				if !endsInIndex(cut, 0) && !endsInIndex(cut, 1) {
+					t.Errorf("%s: neither partition ends in an index", what)
+				}
+				examineTear(t, cut, promisedAt(history, n), later, what)
 				if t.Failed() {
 					t.Fatalf("stopped after %d torn tapes", looked)
 				}
@@ -89,6 +102,21 @@ func TestTornTapes(t *testing.T) {
 		}
 	}
 	t.Logf("%d torn tapes", looked)
+}
+
+// endsInIndex reports whether the last things in a partition are an index and its
+// filemark.
+func endsInIndex(d *faketape.Tape, part int) bool {
+	for _, all := range places(d) {
+		for _, s := range all {
+			mark, there := d.Record(drive.Position{Partition: part, Block: s.last + 1})
+			_, more := d.Record(drive.Position{Partition: part, Block: s.last + 2})
+			if s.part == part && there && mark == nil && !more {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func promisedAt(history []committed, change int) (kept []committed) {
@@ -100,7 +128,7 @@ func promisedAt(history []committed, change int) (kept []committed) {
 	return kept
 }
 
-func examineTear(t *testing.T, d *faketape.Tape, promised []committed, what string) {
+func examineTear(t *testing.T, d *faketape.Tape, promised []committed, later, what string) {
 	t.Helper()
 	tp, err := tape.Open(t.Context(), d, "tape")
 	if err != nil {
@@ -128,11 +156,7 @@ func examineTear(t *testing.T, d *faketape.Tape, promised []committed, what stri
 		t.Errorf("%s: after recovery: %v, %v", what, problems, err)
 	}
 	checkPromised(t, again, promised, what+", after recovery")
-	file := filepath.Join(t.TempDir(), "later")
-	if err := os.WriteFile(file, []byte("later"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := again.Put(t.Context(), file, "/"); err != nil {
+	if _, err := again.Put(t.Context(), later, "/"); err != nil {
 		t.Errorf("%s: put after recovery: %v", what, err)
 	}
 	if err := again.Commit(t.Context(), "c", "", now); err != nil {
@@ -159,16 +183,18 @@ func checkPromised(t *testing.T, tp *tape.Tape, promised []committed, what strin
 		}
 	}
 	newest := promised[len(promised)-1]
-	dir := t.TempDir()
-	if _, err := tp.Extract(t.Context(), dir, tape.ExtractOptions{Index: found[newest.generation]}); err != nil {
-		t.Errorf("%s: extract generation %d: %v", what, newest.generation, err)
-		return
-	}
-	for name, want := range newest.files {
-		got, err := os.ReadFile(filepath.Join(dir, name))
-		if err != nil || !bytes.Equal(got, want) {
+	held := 0
+	for name, n := range found[newest.generation].All() {
+		if n.File == nil {
+			continue
+		}
+		held++
+		if got, err := tp.ReadFile(t.Context(), n.File); err != nil || !bytes.Equal(got, newest.files[name]) {
 			t.Errorf("%s: %s of generation %d differs (%v)", what, name, newest.generation, err)
 		}
+	}
+	if held != len(newest.files) {
+		t.Errorf("%s: generation %d has %d files, want %d", what, newest.generation, held, len(newest.files))
 	}
 }
 
