@@ -1,4 +1,4 @@
-// Package zfsstream reads and checks the stream of `zfs send`:
+// Package zfsstream reads, checks and writes the stream of `zfs send`:
 // cairn.FormatZFS. It is a pure codec over io.Reader and io.Writer; no zfs
 // program, kernel module or privilege is needed.
 //
@@ -7,6 +7,9 @@
 //     -p), of either byte order. [Unpacker] unpacks what was written.
 //   - [Check] verifies a stream while somebody else reads it, and counts what
 //     passes. [Peek] looks at the first header and gives the stream back whole.
+//   - [NewVolumeReader] reads the content of a zvol: extents of data and zeroes.
+//     [NewWriter] makes such a stream of a volume's content, one that `zfs receive`
+//     takes.
 //   - [ParseToken] and [Token.String] read and write resume tokens.
 //
 // # What it promises
@@ -17,6 +20,8 @@
 //   - No payload is larger than [MaxPayload], and memory is reserved as bytes
 //     arrive, not as lengths promise: a hostile stream costs no more than an
 //     honest one.
+//   - What a [Writer] made, OpenZFS receives as a snapshot with the GUID, base and
+//     content that the Writer was given.
 //
 // # What can go wrong
 //

@@ -58,4 +58,11 @@ func parseFletcher(o binary.ByteOrder, p []byte) fletcher {
 	return fletcher{o.Uint64(p), o.Uint64(p[8:]), o.Uint64(p[16:]), o.Uint64(p[24:])}
 }
 
+// put writes the sum as a little-endian sender does.
+func (f fletcher) put(p []byte) {
+	for i, v := range [4]uint64{f.a, f.b, f.c, f.d} {
+		binary.LittleEndian.PutUint64(p[8*i:], v)
+	}
+}
+
 func (f fletcher) isZero() bool { return f == fletcher{} }
