@@ -27,9 +27,9 @@ func TestPlantedFaults(t *testing.T) {
 		{"marks go only after the checkpoint that replaces them", volume.FaultDropMarksEarly, 8},
 		{"a destroyed snapshot's segments pass to its elder", volume.FaultDestroyDropsBlocks, 3},
 		{"snapshot reads look again after reading the head", volume.FaultNoSecondLook, 22},
-		{"what a process that died had acknowledged is carried out", volume.FaultForgetStage, 1},
-		{"a staged write that was carried out is never carried out again", volume.FaultKeepStage, 1},
-		{"staged writes count only in the boot that staged them", volume.FaultStageOfAnyBoot, 1},
+		{"what a process that died had acknowledged is carried out", volume.FaultForgetStage, 24},
+		{"a staged write that was carried out is never carried out again", volume.FaultKeepStage, 19},
+		{"staged writes count only in the boot that staged them", volume.FaultStageOfAnyBoot, 5},
 	} {
 		t.Run(fmt.Sprintf("fault=%#x", uint32(c.fault)), func(t *testing.T) {
 			s := c.seed

@@ -216,6 +216,7 @@ func (v *Volume) headIsZero() (bool, error) {
 // before the point is recorded.
 func (v *Volume) applyStream(ctx context.Context, r *blocks.Reader) error {
 	progress := watchdog.From(ctx)
+	g := &gathered{v: v}
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -223,35 +224,109 @@ func (v *Volume) applyStream(ctx context.Context, r *blocks.Reader) error {
 		rec, err := r.Next()
 		switch {
 		case errors.Is(err, io.EOF) && cairn.KindOf(err) == cairn.KindOther: // the reader's word that all was right
-			return nil
+			return g.apply()
 		case err != nil:
 			return err
 		}
-		switch rec.Kind {
-		case blocks.KindData:
-			err = v.applyData(rec)
-		case blocks.KindPoint:
-			err = v.recordPoint(r, rec.Offset)
-		default:
-			err = windows(rec.Offset, rec.Length, v.zeroWindow, func(off, n int64) error {
-				return v.change(off, n, zeroing|internal, nil, func() error { return v.zero(off, n, cairn.MayUnmap) })
-			})
-		}
-		if err != nil {
+		if err := g.take(r, rec); err != nil {
 			return err
 		}
 		progress.Level("received", rec.Offset+rec.Length)
 	}
 }
 
-func (v *Volume) applyData(rec blocks.Record) error {
-	return windows(rec.Offset, rec.Length, plainWindow, func(off, n int64) error {
-		return v.change(off, n, internal, nil, func() error {
-			at := off - rec.Offset
-			_, err := v.head.WriteAt(rec.Data[at:at+n], off)
+// gathered is data records that are applied together: scattered blocks share the
+// barrier of what their base needs preserved.
+type gathered struct {
+	v    *Volume
+	data []byte
+	list []placed
+}
+
+// placed is content and where it goes.
+type placed struct {
+	off  int64
+	data []byte
+}
+
+// take applies the record, or puts it to those that wait.
+func (g *gathered) take(r *blocks.Reader, rec blocks.Record) error {
+	for rec.Kind == blocks.KindData && rec.Length > 0 {
+		n := min(rec.Length, int64(windowBytes-len(g.data)))
+		if n < rec.Length {
+			n -= n % blockSize
+		}
+		g.add(rec.Offset, rec.Data[:n])
+		rec.Offset, rec.Length, rec.Data = rec.Offset+n, rec.Length-n, rec.Data[n:]
+		if rec.Length == 0 {
+			return nil
+		}
+		if err := g.apply(); err != nil {
 			return err
-		})
+		}
+	}
+	if err := g.apply(); err != nil {
+		return err
+	}
+	if rec.Kind == blocks.KindPoint {
+		return g.v.recordPoint(r, rec.Offset)
+	}
+	return windows(rec.Offset, rec.Length, g.v.zeroWindow, func(off, n int64) error {
+		return g.v.change(off, n, zeroing|internal, nil, func() error { return g.v.zero(off, n, cairn.MayUnmap) })
 	})
+}
+
+func (g *gathered) add(off int64, p []byte) {
+	if len(p) == 0 {
+		return
+	}
+	if g.data == nil {
+		g.data = make([]byte, 0, windowBytes)
+	}
+	at := len(g.data)
+	g.data = append(g.data, p...)
+	if last := len(g.list) - 1; last >= 0 && g.list[last].off+int64(len(g.list[last].data)) == off {
+		g.list[last].data = g.data[at-len(g.list[last].data):]
+		return
+	}
+	g.list = append(g.list, placed{off, g.data[at:]})
+}
+
+// apply writes what waits.
+func (g *gathered) apply() error {
+	if len(g.list) == 0 {
+		return nil
+	}
+	err := g.v.applyData(g.list)
+	g.list, g.data = g.list[:0], g.data[:0]
+	return err
+}
+
+// applyData writes pieces, ascending, to the sealed head.
+func (v *Volume) applyData(list []placed) error {
+	v.gate.RLock()
+	defer v.gate.RUnlock()
+	first, last := list[0], list[len(list)-1]
+	length := last.off + int64(len(last.data)) - first.off
+	if err := v.mayChange(first.off, length, internal); err != nil {
+		return err
+	}
+	all := blocksOf(first.off, length)
+	v.claim(all)
+	defer v.unclaim(all)
+	var runs []run
+	for _, x := range list {
+		runs = append(runs, blocksOf(x.off, int64(len(x.data)))) // no two share a block
+	}
+	if err := v.protect(runs); err != nil {
+		return err
+	}
+	for _, x := range list {
+		if _, err := v.head.WriteAt(x.data, x.off); err != nil {
+			return fmt.Errorf("%w: %w", errOrigin, err)
+		}
+	}
+	return nil
 }
 
 func (v *Volume) recordPoint(r *blocks.Reader, position int64) error {

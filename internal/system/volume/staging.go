@@ -35,6 +35,7 @@ func (v *Volume) openStage() error {
 		id.Boot = "any"
 	}
 	v.stage = stage.New(v.fs, stageName, id)
+	v.stage.Unended = v.o.Faults.has(FaultKeepStage)
 	return nil
 }
 
@@ -87,9 +88,7 @@ func (v *Volume) carryOut() error {
 		if err := v.overwrite(round.Blocks()); err != nil {
 			return err
 		}
-		if !v.o.Faults.has(FaultKeepStage) {
-			v.stage.End()
-		}
+		v.stage.End()
 	}
 	return v.stage.Discard()
 }

@@ -100,9 +100,9 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-func (v *Volume) change(off, length int64, k writeKind, content []byte, apply func() error) error {
-	v.gate.RLock()
-	defer v.gate.RUnlock()
+// mayChange refuses what must not touch the head now, and records that this opening
+// changes the store. Callers hold gate.
+func (v *Volume) mayChange(off, length int64, k writeKind) error {
 	switch {
 	case v.closed:
 		return errClosed
@@ -112,7 +112,13 @@ func (v *Volume) change(off, length int64, k writeKind, content []byte, apply fu
 	if err := v.inRange(off, length); err != nil {
 		return err
 	}
-	if err := errors.Join(v.certain(), v.activate()); err != nil {
+	return errors.Join(v.certain(), v.activate())
+}
+
+func (v *Volume) change(off, length int64, k writeKind, content []byte, apply func() error) error {
+	v.gate.RLock()
+	defer v.gate.RUnlock()
+	if err := v.mayChange(off, length, k); err != nil {
 		return err
 	}
 	r := blocksOf(off, length)
