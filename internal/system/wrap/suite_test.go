@@ -56,6 +56,11 @@ func TestWrappersKeepEveryRule(t *testing.T) {
 		fast := wrap.NewBucket(1<<40, 0)
 		endpointtest.Run(t, fixture(p, wrap.Limit(p.Endpoint(), fast, fast), ""), all)
 	})
+	t.Run("union", func(t *testing.T) {
+		p, other := memory.New("here"), memory.New("here")
+		both := wrap.Union(wrap.Side{Endpoint: other.Endpoint(), Filter: cairn.Filter{}}, wrap.Side{Endpoint: p.Endpoint(), Filter: cairn.All})
+		endpointtest.Run(t, fixture(p, both, ""), all)
+	})
 	t.Run("redial", func(t *testing.T) {
 		p := memory.New("vault")
 		dial := func(context.Context) (*cairn.Endpoint, error) { return p.Endpoint(), nil }
