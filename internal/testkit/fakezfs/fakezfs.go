@@ -35,30 +35,62 @@ const marker = "fakezfs"
 // Main runs the tests, or is the program zfs when it was started under that name.
 // Call it from TestMain.
 func Main(m *testing.M) {
-	if filepath.Base(os.Args[0]) == "zfs" {
-		dir := filepath.Dir(os.Args[0])
-		if _, err := os.Stat(filepath.Join(dir, marker)); err == nil {
-			os.Exit(run(dir, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
-		}
+	if status, is := Program(); is {
+		os.Exit(status) //nolint:forbidigo // the fake program ends here
 	}
-	os.Exit(m.Run())
+	os.Exit(m.Run()) //nolint:forbidigo // as TestMain must
+}
+
+// Program is the program zfs, when it was started under that name: for test binaries
+// that are other programs too. The caller ends the process with the status.
+func Program() (status int, is bool) {
+	dir, name := filepath.Split(os.Args[0])
+	if name == "" || name != "zfs" {
+		return 0, false
+	}
+	if dir == "" { // started through PATH by a shell
+		path, err := exec.LookPath(name)
+		if err != nil {
+			return 0, false
+		}
+		dir = filepath.Dir(path)
+	}
+	if _, err := os.Stat(filepath.Join(dir, marker)); err != nil {
+		return 0, false
+	}
+	return run(filepath.Clean(dir), os.Args[1:], os.Stdin, os.Stdout, os.Stderr), true
 }
 
 // New makes a ZFS without pools.
 func New(t testing.TB) *Fake {
 	t.Helper()
+	f, err := In(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.t = t
+	return f
+}
+
+// In makes a ZFS with these pools in a folder of its own, which holds the program too.
+// Of its methods only those that return errors may be used.
+func In(dir string, pools ...string) (*Fake, error) {
 	self, err := os.Executable()
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	f := &Fake{dir: t.TempDir(), t: t}
-	f.ZFS, f.Devices = filepath.Join(f.dir, "zfs"), filepath.Join(f.dir, "dev")
-	err = errors.Join(os.Symlink(self, f.ZFS), os.WriteFile(filepath.Join(f.dir, marker), nil, 0o600),
-		os.Mkdir(filepath.Join(f.dir, "blobs"), 0o700), os.Mkdir(f.Devices, 0o700))
+	f := &Fake{dir: dir, ZFS: filepath.Join(dir, "zfs"), Devices: filepath.Join(dir, "dev")}
+	err = errors.Join(os.Symlink(self, f.ZFS), os.WriteFile(filepath.Join(dir, marker), nil, 0o600),
+		os.Mkdir(filepath.Join(dir, "blobs"), 0o700), os.Mkdir(f.Devices, 0o700))
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	return f
+	return f, f.locked(func(s *state) error {
+		for _, name := range pools {
+			s.make(name, "filesystem")
+		}
+		return nil
+	})
 }
 
 // Pool makes a pool.
@@ -125,6 +157,15 @@ func (f *Fake) TryWrite(dataset string, off int64, p []byte) error {
 // Read is the content of a snapshot ("tank/a@s") or a head ("tank/a").
 func (f *Fake) Read(name string) []byte {
 	f.t.Helper()
+	content, err := f.TryRead(name)
+	if err != nil {
+		f.t.Fatalf("read %s: %v", name, err)
+	}
+	return content
+}
+
+// TryRead is Read that may fail.
+func (f *Fake) TryRead(name string) ([]byte, error) {
 	var content []byte
 	err := f.locked(func(s *state) error {
 		dataset, snap, is := strings.Cut(name, "@")
@@ -144,10 +185,7 @@ func (f *Fake) Read(name string) []byte {
 		content, err = s.blob(id)
 		return err
 	})
-	if err != nil {
-		f.t.Fatalf("read %s: %v", name, err)
-	}
-	return content
+	return content, err
 }
 
 // Fault makes calls fail, hang or say something else.

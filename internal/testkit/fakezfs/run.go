@@ -112,7 +112,7 @@ func (c *command) fail(status int, format string, args ...any) {
 
 func (c *command) print(format string, args ...any) {
 	if _, err := fmt.Fprintf(c.out, format, args...); err != nil {
-		os.Exit(1) // the reader is gone, as SIGPIPE would tell
+		os.Exit(1) //nolint:forbidigo // the reader is gone, as SIGPIPE would tell
 	}
 }
 
@@ -159,7 +159,7 @@ func (c *command) fault(line string) (late func()) {
 		}
 		_, _ = io.WriteString(c.out, f.Stdout)
 		_, _ = io.WriteString(c.errs, f.Stderr)
-		os.Exit(f.Exit)
+		os.Exit(f.Exit) //nolint:forbidigo // the fake program ends here
 	}
 	if f.Late {
 		return end
