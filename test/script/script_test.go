@@ -19,9 +19,13 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"cairn/internal/app/cli"
+	"cairn/internal/testkit/fakezfs"
 )
 
 func TestMain(m *testing.M) {
+	if status, is := fakezfs.Program(); is {
+		os.Exit(status) //nolint:forbidigo // this is main
+	}
 	testscript.Main(m, map[string]func(){
 		"cairn": func() { os.Exit(cli.Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }, //nolint:forbidigo // this is main
 	})
@@ -36,7 +40,7 @@ func TestScripts(t *testing.T) {
 		Condition:           condition,
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"code": code, "sleep": sleep, "until": until, "port": port, "fill": fill, "poke": poke, "same": same, "flip": flip, "cut": cut,
-			"nbdwrite": nbdwrite, "nbdread": nbdread,
+			"nbdwrite": nbdwrite, "nbdread": nbdread, "zpool": zpool, "zfswrite": zfswrite, "zfsread": zfsread,
 		},
 	})
 }
@@ -49,6 +53,7 @@ func setup(e *testscript.Env) error {
 		return err
 	}
 	e.Defer(func() { _ = os.RemoveAll(run) })
+	e.Values[zfsKey{}] = &scriptZFS{}
 	own := filepath.Join(e.WorkDir, "own.yml")
 	for name, value := range map[string]string{"HOME": e.WorkDir, "RUN": run, "CAIRN_CONFIG": own, "TZ": "UTC",
 		"GORACE": "atexit_sleep_ms=0", // each command would end a second late under the race detector

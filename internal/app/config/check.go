@@ -153,20 +153,22 @@ func (r *reading) checkJob(j *Job) {
 func (r *reading) checkSelection(j *Job) {
 	switch j.Type {
 	case "push", "source", "snap":
-		_, written := r.at[&j.Volumes]
-		misread := written && j.Volumes == nil
+		misread := false
+		for _, f := range []*cairn.Filter{&j.Volumes, &j.Filesystems} {
+			_, written := r.at[f]
+			misread = misread || written && *f == nil
+		}
 		if len(j.Volumes)+len(j.Filesystems) == 0 && !misread {
-			r.problems = append(r.problems, Problem{At: j.At, Text: "the job selects nothing", Hint: `select volumes, as in volumes: {"<": true}`})
+			r.problems = append(r.problems, Problem{At: j.At, Text: "the job selects nothing", Hint: `select volumes or ZFS filesystems, as in volumes: {"<": true}`})
 		}
 	case "pull", "sink":
-		if j.RootVolumes == "" {
-			if j.RootFS == "" {
-				r.problems = append(r.problems, Problem{At: j.At, Text: `missing key "root_volumes"`, Hint: "the name below which volumes are received"})
-			}
-			return
+		if j.RootVolumes == "" && j.RootFS == "" {
+			r.problems = append(r.problems, Problem{At: j.At, Text: `missing key "root_fs" or "root_volumes"`, Hint: "the names below which ZFS datasets and volumes are received"})
 		}
-		if err := cairn.CheckDatasetName(j.RootVolumes); err != nil {
-			r.fail(&j.RootVolumes, fmt.Sprintf("%q cannot be part of dataset names", j.RootVolumes), cairn.HintOf(err))
+		for _, root := range []*string{&j.RootVolumes, &j.RootFS} {
+			if err := cairn.CheckDatasetName(*root); err != nil && *root != "" {
+				r.fail(root, fmt.Sprintf("%q cannot be part of dataset names", *root), cairn.HintOf(err))
+			}
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"strings"
 	"time"
 
 	"cairn"
@@ -17,10 +18,10 @@ type Job struct {
 	Connect *Connect `yaml:"connect" for:"push pull" required:"*" doc:"how the peer is reached"`
 	Serve   *Serve   `yaml:"serve" for:"source sink" required:"*" doc:"how peers reach this job"`
 
-	Filesystems cairn.Filter `yaml:"filesystems" for:"push source snap archive" later:"ZFS" doc:"ZFS filesystems the job selects"`
+	Filesystems cairn.Filter `yaml:"filesystems" for:"push source snap archive" doc:"ZFS filesystems and zvols the job selects"`
 	Volumes     cairn.Filter `yaml:"volumes" for:"push source snap archive" doc:"volumes the job selects"`
 
-	RootFS      string `yaml:"root_fs" for:"pull sink" later:"ZFS" doc:"filesystem below which ZFS datasets are received"`
+	RootFS      string `yaml:"root_fs" for:"pull sink" doc:"filesystem below which ZFS datasets are received: ROOT/NAME for pull, ROOT/IDENTITY/NAME for sink"`
 	RootVolumes string `yaml:"root_volumes" for:"pull sink" doc:"name below which volumes are received: ROOT/NAME for pull, ROOT/IDENTITY/NAME for sink"`
 	AppendOnly  bool   `yaml:"append_only" for:"sink" doc:"clients can neither destroy nor rewrite what they sent"`
 
@@ -93,6 +94,16 @@ type Serve struct {
 	ClientIdentities []string `yaml:"client_identities" for:"stdinserver" required:"*" as:"identity" doc:"identities that ssh clients may be given by their forced command; one socket each"`
 }
 
+// SoleClient reports whether only one client can ever connect.
+func (s *Serve) SoleClient() bool {
+	for client := range s.Clients {
+		if strings.Contains(client, "/") {
+			return false
+		}
+	}
+	return len(s.Clients)+len(s.ClientCNs)+len(s.ClientIdentities) == 1
+}
+
 // Snapshotting says when versions are captured and how they are named.
 type Snapshotting struct {
 	Type              string        `yaml:"type" required:"*" values:"periodic cron manual" doc:"what starts a capture"`
@@ -116,14 +127,14 @@ type Hook struct {
 
 // Send are options of the sending side.
 type Send struct {
-	Encrypted        bool           `yaml:"encrypted" later:"ZFS" doc:"send encrypted filesystems as they are stored, and no others"`
-	Raw              bool           `yaml:"raw" later:"ZFS" doc:"zfs send -w"`
-	SendProperties   bool           `yaml:"send_properties" later:"ZFS" doc:"zfs send -p"`
-	BackupProperties bool           `yaml:"backup_properties" later:"ZFS" doc:"zfs send -b"`
-	LargeBlocks      bool           `yaml:"large_blocks" later:"ZFS" doc:"zfs send -L"`
-	Compressed       bool           `yaml:"compressed" later:"ZFS" doc:"zfs send -c"`
-	EmbeddedData     bool           `yaml:"embedded_data" later:"ZFS" doc:"zfs send -e"`
-	Saved            bool           `yaml:"saved" later:"ZFS" doc:"zfs send -S"`
+	Encrypted        bool           `yaml:"encrypted" doc:"send encrypted filesystems as they are stored, and no others"`
+	Raw              bool           `yaml:"raw" doc:"zfs send -w"`
+	SendProperties   bool           `yaml:"send_properties" doc:"zfs send -p"`
+	BackupProperties bool           `yaml:"backup_properties" doc:"zfs send -b"`
+	LargeBlocks      bool           `yaml:"large_blocks" doc:"zfs send -L"`
+	Compressed       bool           `yaml:"compressed" doc:"zfs send -c"`
+	EmbeddedData     bool           `yaml:"embedded_data" doc:"zfs send -e"`
+	Saved            bool           `yaml:"saved" later:"steps without a snapshot" doc:"zfs send -S"`
 	BandwidthLimit   BandwidthLimit `yaml:"bandwidth_limit" doc:"limit over all streams the job sends"`
 }
 
@@ -136,13 +147,13 @@ type Recv struct {
 
 // Properties are ZFS properties set on receive.
 type Properties struct {
-	Inherit  []string          `yaml:"inherit" later:"ZFS" doc:"zfs recv -x"`
-	Override map[string]string `yaml:"override" later:"ZFS" doc:"zfs recv -o"`
+	Inherit  []string          `yaml:"inherit" doc:"zfs recv -x"`
+	Override map[string]string `yaml:"override" doc:"zfs recv -o"`
 }
 
 // Placeholder says how ZFS filesystems are made that only hold others.
 type Placeholder struct {
-	Encryption string `yaml:"encryption" default:"unspecified" values:"unspecified inherit off" later:"ZFS" doc:"encryption of a placeholder"`
+	Encryption string `yaml:"encryption" default:"unspecified" values:"unspecified inherit off" doc:"encryption of a placeholder"`
 }
 
 // BandwidthLimit is a token bucket over a job's streams.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -39,6 +40,9 @@ type activity struct {
 	send, recv *wrap.Bucket                   // bandwidth limits; nil without
 	lastName   string                         // of the last capture; used by the one run at a time
 	live       atomic.Pointer[replicate.Live] // of the newest replication
+
+	opening sync.Mutex // guards opened
+	opened  sides
 }
 
 // verbs are what the job does, in order.
@@ -81,14 +85,38 @@ func (a *activity) next(ctx context.Context, after time.Time) (time.Time, error)
 		}
 		return c.Next(after), nil
 	case s.Type == "periodic":
-		naming, err := a.naming()
-		if err != nil {
-			return time.Time{}, err
-		}
-		return capture.Due(ctx, capture.DueOptions{Endpoint: a.here.Endpoint, Filter: a.job.Volumes, Naming: naming,
-			Interval: s.Interval, Now: time.Now(), Watchdog: a.limits()})
+		return a.due(ctx)
 	}
 	return time.Time{}, nil
+}
+
+// due is when the periodic capture is.
+func (a *activity) due(ctx context.Context) (time.Time, error) {
+	naming, err := a.naming()
+	if err != nil {
+		return time.Time{}, err
+	}
+	own, err := a.own(ctx)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return capture.Due(ctx, capture.DueOptions{Endpoint: own.selected(), Filter: cairn.All, Naming: naming,
+		Interval: a.job.Snapshotting.Interval, Now: time.Now(), Watchdog: a.limits()})
+}
+
+// own is this machine's side of the job. It is opened by the first who needs it,
+// and tried again by the next when that failed.
+func (a *activity) own(ctx context.Context) (sides, error) {
+	a.opening.Lock()
+	defer a.opening.Unlock()
+	if a.opened == nil {
+		s, err := a.here.sides(ctx, a.job)
+		if err != nil {
+			return nil, err
+		}
+		a.opened = s
+	}
+	return a.opened, nil
 }
 
 // period is the usual time between two versions; 0 when nobody can tell.
@@ -122,12 +150,16 @@ func (a *activity) capture(ctx context.Context, in job.Input) error {
 	if err != nil {
 		return err
 	}
+	own, err := a.own(ctx)
+	if err != nil {
+		return err
+	}
 	name, err := a.freshName(ctx, naming)
 	if err != nil {
 		return err
 	}
 	began := time.Now()
-	report, err := capture.Run(ctx, capture.Options{Endpoint: a.here.Endpoint, Filter: a.job.Volumes, Names: in.Datasets,
+	report, err := capture.Run(ctx, capture.Options{Endpoint: own.selected(), Filter: cairn.All, Names: in.Datasets,
 		Name: name, Hooks: a.hooks(), Watchdog: a.limits(), Log: a.log})
 	for _, d := range report.Datasets {
 		if d.Version != "" || d.Error != "" {
@@ -186,18 +218,17 @@ func stepState(failure, kind string) job.State {
 type ends struct {
 	sender, receiver *cairn.Endpoint
 	peer             *cairn.Endpoint
-	filter           cairn.Filter
 }
 
 // pair names the sides of a connection.
-func (a *activity) pair(peer *cairn.Endpoint) (*ends, error) {
-	e := &ends{peer: peer, sender: a.here.Endpoint, receiver: peer, filter: a.job.Volumes}
+func (a *activity) pair(own sides, peer *cairn.Endpoint) (*ends, error) {
+	e := &ends{peer: peer, sender: own.selected(), receiver: peer}
 	if a.job.Type == "pull" {
-		received, err := wrap.Rebase(a.here.Endpoint, a.job.RootVolumes)
+		received, err := own.rebased()
 		if err != nil {
 			return nil, err
 		}
-		e.sender, e.receiver, e.filter = peer, received, cairn.All
+		e.sender, e.receiver = peer, received
 	}
 	e.sender, e.receiver = wrap.Limit(e.sender, a.send, nil), wrap.Limit(e.receiver, nil, a.recv)
 	return e, nil
@@ -222,11 +253,15 @@ func (a *activity) limit() {
 
 // open connects to the peer for one verb; the caller closes the peer.
 func (a *activity) open(ctx context.Context) (*ends, error) {
+	own, err := a.own(ctx)
+	if err != nil {
+		return nil, err
+	}
 	peer, err := a.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
-	e, err := a.pair(peer)
+	e, err := a.pair(own, peer)
 	if err != nil {
 		return nil, errors.Join(err, closeEndpoint(peer))
 	}
@@ -268,7 +303,7 @@ func (a *activity) replication(e *ends) (replicate.Options, error) {
 	live, limits := &replicate.Live{}, a.limits()
 	a.live.Store(live)
 	limits.Quarantine = a.quarantine
-	return replicate.Options{Sender: e.sender, Receiver: e.receiver, Filter: e.filter, Owner: a.job.Name, Initial: initial,
+	return replicate.Options{Sender: e.sender, Receiver: e.receiver, Filter: cairn.All, Owner: a.job.Name, Initial: initial,
 		Protect: protect, ReceiverKeep: a.job.Pruning.KeepReceiver, Steps: a.job.Replication.Concurrency.Steps,
 		Watchdog: limits, Live: live, Log: a.log}, nil
 }
@@ -313,23 +348,18 @@ func (a *activity) prunePair(ctx context.Context, in job.Input) error {
 func (a *activity) eachSide(ctx context.Context, names []string, do func(place string, o prune.Options) error) (err error) {
 	e, unreachable := a.open(ctx)
 	if unreachable != nil {
-		if a.job.Type == "pull" {
-			received, err := wrap.Rebase(a.here.Endpoint, a.job.RootVolumes)
-			if err != nil {
-				return err
-			}
-			own := prune.Options{Target: received, Side: prune.Receiver, Filter: cairn.All, Rules: a.job.Pruning.KeepReceiver}
-			return errors.Join(unreachable, do(HereName, a.pruning(own, names)))
+		alone, err := a.pruneAlone(ctx)
+		if err != nil {
+			return errors.Join(unreachable, err)
 		}
-		own := prune.Options{Target: a.here.Endpoint, Side: prune.Sender, Filter: a.job.Volumes, Rules: a.job.Pruning.KeepSender}
-		return errors.Join(unreachable, do(HereName, a.pruning(own, names)))
+		return errors.Join(unreachable, do(HereName, a.pruning(alone, names)))
 	}
 	defer func() { err = joinClose(err, e.peer) }()
 	if err := a.checkKeep(e.receiver); err != nil {
 		return err
 	}
-	sender := prune.Options{Target: e.sender, Side: prune.Sender, Peer: e.receiver, Filter: e.filter, Rules: a.job.Pruning.KeepSender}
-	receiver := prune.Options{Target: e.receiver, Side: prune.Receiver, Peer: e.sender, Filter: e.filter, Rules: a.job.Pruning.KeepReceiver}
+	sender := prune.Options{Target: e.sender, Side: prune.Sender, Peer: e.receiver, Filter: cairn.All, Rules: a.job.Pruning.KeepSender}
+	receiver := prune.Options{Target: e.receiver, Side: prune.Receiver, Peer: e.sender, Filter: cairn.All, Rules: a.job.Pruning.KeepReceiver}
 	here, there := HereName, placeOf(a.job.Connect)
 	if a.job.Type == "pull" {
 		here, there = there, here
@@ -341,6 +371,19 @@ func (a *activity) eachSide(ctx context.Context, names []string, do func(place s
 	return errors.Join(err, do(there, a.pruning(receiver, names)))
 }
 
+// pruneAlone is our side of a pair whose peer cannot be reached.
+func (a *activity) pruneAlone(ctx context.Context) (prune.Options, error) {
+	own, err := a.own(ctx)
+	if err != nil {
+		return prune.Options{}, err
+	}
+	if a.job.Type == "push" {
+		return prune.Options{Target: own.selected(), Side: prune.Sender, Filter: cairn.All, Rules: a.job.Pruning.KeepSender}, nil
+	}
+	received, err := own.rebased()
+	return prune.Options{Target: received, Side: prune.Receiver, Filter: cairn.All, Rules: a.job.Pruning.KeepReceiver}, err
+}
+
 func (a *activity) pruning(o prune.Options, names []string) prune.Options {
 	o.Names, o.Owner, o.Now, o.Watchdog, o.Log = names, a.job.Name, time.Now(), a.limits(), a.log
 	return o
@@ -348,22 +391,25 @@ func (a *activity) pruning(o prune.Options, names []string) prune.Options {
 
 // pruneHere prunes what a snap job captures or a sink holds.
 func (a *activity) pruneHere(ctx context.Context, in job.Input) error {
-	report, err := prune.Run(ctx, a.pruning(a.local(), in.Datasets))
+	o, err := a.local(ctx)
+	if err != nil {
+		return err
+	}
+	report, err := prune.Run(ctx, a.pruning(o, in.Datasets))
 	recordPrune(in, HereName, report)
 	return err
 }
 
-func (a *activity) local() prune.Options {
-	o := prune.Options{Target: a.here.Endpoint, Side: prune.Local, Filter: a.job.Volumes, Rules: a.job.Pruning.Keep}
-	if a.job.Type == "sink" {
-		o.Filter = below(a.job.RootVolumes)
+func (a *activity) local(ctx context.Context) (prune.Options, error) {
+	own, err := a.own(ctx)
+	if err != nil {
+		return prune.Options{}, err
 	}
-	return o
-}
-
-// below selects everything under a root.
-func below(root string) cairn.Filter {
-	return cairn.Filter{{Name: root, Subtree: true, Keep: true}}
+	o := prune.Options{Target: own.selected(), Side: prune.Local, Filter: cairn.All, Rules: a.job.Pruning.Keep}
+	if a.job.Type == "sink" {
+		o.Target = own.received()
+	}
+	return o, nil
 }
 
 func recordPrune(in job.Input, place string, report *prune.Report) {

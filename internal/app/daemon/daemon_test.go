@@ -116,9 +116,9 @@ func (m *machine) start(yaml string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- bounded(ctx, Options{Config: cfg, Logger: log, Grace: m.grace}, func(context.Context) (*Here, error) {
+		ended <- bounded(ctx, Options{Config: cfg, Logger: log, Grace: m.grace}, func(ctx context.Context) (*Here, error) {
 			m.place.closed = false
-			return newHere(cfg, m.place, log), nil
+			return newHere(ctx, cfg, m.place, log), nil
 		})
 	}()
 	m.c = client.New(cfg.Global.Control.SockPath)

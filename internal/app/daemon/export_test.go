@@ -20,7 +20,7 @@ func offeredExports(t *testing.T) *exports {
 			t.Fatal(err)
 		}
 	}
-	h := newHere(&config.Config{}, m, nil)
+	h := newHere(t.Context(), &config.Config{}, m, nil)
 	for _, name := range []string{"@a", "@b"} {
 		got, err := h.Endpoint.Snapshots.Snapshot(t.Context(), name, []string{"db"}, false)
 		if err != nil || got[0].Err != nil {

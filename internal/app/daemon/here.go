@@ -5,6 +5,9 @@ import (
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"slices"
+	"sync"
+	"time"
 
 	"cairn"
 	"cairn/client"
@@ -12,6 +15,7 @@ import (
 	"cairn/internal/system/rpc"
 	"cairn/internal/system/transport"
 	"cairn/internal/system/wrap"
+	"cairn/internal/system/zfs"
 )
 
 // place is what the daemon needs of the place that holds the volumes.
@@ -33,13 +37,16 @@ type place interface {
 // and, through their host, those that another does. Its fields do not change; its
 // methods, Peer apart, may be called from several goroutines.
 type Here struct {
-	Endpoint *cairn.Endpoint // with the leases of all who use this process
+	Endpoint *cairn.Endpoint // volumes, and ZFS where the configuration uses it, with the leases of all who use this process
 
 	cfg   *config.Config
 	log   *slog.Logger
 	place place
 	table wrap.Table
 	peers []*cairn.Endpoint // opened by Peer
+
+	opening sync.Mutex // guards zfs
+	zfs     *zfs.Place // nil before it was needed
 }
 
 // HereOptions say who opens the place.
@@ -57,14 +64,42 @@ func OpenHere(ctx context.Context, cfg *config.Config, o HereOptions) (*Here, er
 	if err != nil {
 		return nil, err
 	}
-	return newHere(cfg, p, o.Logger), nil
+	return newHere(ctx, cfg, p, o.Logger), nil
 }
 
-func newHere(cfg *config.Config, p place, log *slog.Logger) *Here {
+func newHere(ctx context.Context, cfg *config.Config, p place, log *slog.Logger) *Here {
 	h := &Here{cfg: cfg, log: log, place: p}
 	h.Endpoint = h.Session()
+	if !slices.ContainsFunc(cfg.Jobs, usesZFS) {
+		return h
+	}
+	z, err := h.ZFS(ctx)
+	if err != nil {
+		log.Error("ZFS cannot be used; jobs try again", "err", err, "kind", cairn.KindOf(err), "hint", cairn.HintOf(err))
+		return h
+	}
+	h.Endpoint = wrap.Union(wrap.Side{Endpoint: h.Endpoint, Filter: cairn.All},
+		wrap.Side{Endpoint: wrap.Leased(z.Endpoint(zfs.Job{}), &h.table), Filter: cairn.All})
 	return h
 }
+
+// ZFS is this machine's ZFS, opened when it is first needed.
+func (h *Here) ZFS(ctx context.Context) (*zfs.Place, error) {
+	h.opening.Lock()
+	defer h.opening.Unlock()
+	if h.zfs == nil {
+		z, err := zfs.Open(ctx, zfs.Options{Name: HereName, Devices: "/dev/zvol", Remember: remember, Log: h.log})
+		if err != nil {
+			return nil, err
+		}
+		h.zfs = z
+	}
+	return h.zfs, nil
+}
+
+// remember is how long a listing of ZFS serves what is looked at one after another,
+// such as planning and pruning.
+const remember = 10 * time.Second
 
 // dialHost reaches the volumes that another process hosts.
 func dialHost(ctx context.Context, socket string) (*cairn.Endpoint, error) {
@@ -82,6 +117,11 @@ func (h *Here) Close() error {
 	var all []error
 	for _, ep := range h.peers {
 		all = append(all, closeEndpoint(ep))
+	}
+	h.opening.Lock()
+	defer h.opening.Unlock()
+	if h.zfs != nil {
+		all = append(all, h.zfs.Close())
 	}
 	return errors.Join(append(all, h.place.Close())...)
 }

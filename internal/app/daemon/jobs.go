@@ -176,7 +176,10 @@ func (d *Daemon) PrunePreview(ctx context.Context, name string) ([]client.PruneS
 	case "push", "pull":
 		err = a.eachSide(ctx, nil, look)
 	case "snap", "sink":
-		err = look(HereName, a.pruning(a.local(), nil))
+		var o prune.Options
+		if o, err = a.local(ctx); err == nil {
+			err = look(HereName, a.pruning(o, nil))
+		}
 	default:
 		err = &cairn.Error{Op: "prune", Subject: name, Kind: cairn.KindUnsupported, Hint: "the clients of a source job prune it"}
 	}

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"sort"
 	"sync"
 
@@ -58,35 +59,42 @@ func (d *Daemon) keepServing(ctx context.Context, u *unit) {
 		u.serving.listening(l.Addr().String())
 		defer u.serving.listening("")
 		d.log.Info("listening", "job", u.cfg.Name, "address", l.Addr().String())
-		return rpc.Serve(ctx, l, rpc.ServerOptions{Software: software, Logger: d.log, Endpoint: func(_ context.Context, identity string) (*cairn.Endpoint, error) {
-			return d.session(u, identity)
+		return rpc.Serve(ctx, l, rpc.ServerOptions{Software: software, Logger: d.log, Endpoint: func(ctx context.Context, identity string) (*cairn.Endpoint, error) {
+			return d.session(ctx, u, identity)
 		}})
 	})
 }
 
 // session is the endpoint of one client's session; its leases of plans end with it.
-func (d *Daemon) session(u *unit, identity string) (*cairn.Endpoint, error) {
-	own := d.here.Session()
-	ep, err := offered(own, u.cfg, identity)
+func (d *Daemon) session(ctx context.Context, u *unit, identity string) (*cairn.Endpoint, error) {
+	own, err := d.here.sides(ctx, u.cfg)
 	if err != nil {
 		return nil, err
+	}
+	ep, err := offered(own, u.cfg, identity)
+	if err != nil {
+		return nil, errors.Join(err, own.close())
 	}
 	u.serving.count(identity, 1)
 	var once sync.Once
 	out := *wrap.Limit(ep, u.activity.send, u.activity.recv)
 	out.Close = func() error {
 		once.Do(func() { u.serving.count(identity, -1) })
-		return closeEndpoint(own)
+		return own.close()
 	}
 	return &out, nil
 }
 
 // offered is what a passive job lets a client see and do.
-func offered(own *cairn.Endpoint, j *config.Job, identity string) (*cairn.Endpoint, error) {
+func offered(own sides, j *config.Job, identity string) (*cairn.Endpoint, error) {
 	if j.Type == "source" {
-		return wrap.Select(wrap.Owned(own, j.Name+"."+identity), j.Volumes, identity), nil
+		owner := j.Name
+		if !j.Serve.SoleClient() {
+			owner += "." + identity // each client's cursor stands for itself
+		}
+		return wrap.Select(wrap.Owned(own.selected(), owner), cairn.All, identity), nil
 	}
-	ep, err := wrap.Confine(wrap.Owned(own, j.Name), j.RootVolumes, identity)
+	ep, err := own.confined(j.Name, identity)
 	if err != nil {
 		return nil, err
 	}

@@ -103,7 +103,17 @@ func (h *Here) dialPeer(ctx context.Context, j *config.Job) (*cairn.Endpoint, er
 			return nil, &cairn.Error{Op: "connect to local", Subject: j.Connect.ListenerName, Kind: cairn.KindUnavailable,
 				Err: errors.New("no job serves it"), Hint: "give a sink or source job that listener_name"}
 		}
-		return offered(h.Session(), passive, j.Connect.ClientIdentity)
+		own, err := h.sides(ctx, passive)
+		if err != nil {
+			return nil, err
+		}
+		ep, err := offered(own, passive, j.Connect.ClientIdentity)
+		if err != nil {
+			return nil, errors.Join(err, own.close())
+		}
+		closing := *ep
+		closing.Close = own.close
+		return &closing, nil
 	}
 	how, err := dialer(j.Connect, nil)
 	if err != nil {

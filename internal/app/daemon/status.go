@@ -35,7 +35,7 @@ func (d *Daemon) Status(ctx context.Context, q client.StatusQuery) (*client.Stat
 		if err != nil {
 			return nil, err
 		}
-		if q.Job != "" && !v.concerns(l.Dataset.Name) {
+		if q.Job != "" && !v.concerns(l.Dataset) {
 			continue
 		}
 		s.Total++
@@ -93,16 +93,27 @@ func (o *onsets) of(dataset string, state cairn.State, now time.Time) time.Time 
 }
 
 // concerns reports whether one of the jobs touches the dataset.
-func (v *view) concerns(dataset string) bool {
+func (v *view) concerns(dataset cairn.Dataset) bool {
 	return slices.ContainsFunc(v.units, func(u *unit) bool { return u.touches(dataset) })
 }
 
 // touches reports whether the job selects or receives the dataset.
-func (u *unit) touches(dataset string) bool {
-	if root := u.cfg.RootVolumes; root != "" {
-		return below(root).Match(dataset)
+func (u *unit) touches(dataset cairn.Dataset) bool {
+	if root := u.root(dataset.Kind); root != "" {
+		return below(root).Match(dataset.Name)
 	}
-	return u.cfg.Volumes.Match(dataset)
+	if dataset.Kind == cairn.KindVolume {
+		return u.cfg.Volumes.Match(dataset.Name)
+	}
+	return u.cfg.Filesystems.Match(dataset.Name)
+}
+
+// root is where the job receives datasets of a kind; empty when it does not.
+func (u *unit) root(kind cairn.DatasetKind) string {
+	if kind == cairn.KindVolume {
+		return u.cfg.RootVolumes
+	}
+	return u.cfg.RootFS
 }
 
 // row is one dataset with its cells, and what is wrong with it.
@@ -116,7 +127,7 @@ func (v *view) row(l *cairn.Listing) (client.Dataset, []client.Problem) {
 		problems = append(problems, client.Problem{Dataset: ds.Name, State: row.State, Since: since, What: ds.Why})
 	}
 	for _, u := range v.units {
-		if !u.touches(ds.Name) {
+		if !u.touches(ds) {
 			continue
 		}
 		v.schedule(&row, u)
@@ -158,7 +169,7 @@ func (v *view) cell(u *unit, l *cairn.Listing, own glimpse) (client.Protected, t
 	if s == nil {
 		return cell, 0
 	}
-	there := s.datasets[u.peerName(l.Dataset.Name)]
+	there := s.datasets[u.peerName(l.Dataset)]
 	cell = client.Protected{Newest: there.at, Count: there.count, State: there.state, Seen: s.seen}
 	if there.count == 0 {
 		cell.State = cairn.StateOK.String()
@@ -194,11 +205,12 @@ func firstUnsent(l *cairn.Listing, there cairn.VersionID) time.Time {
 }
 
 // peerName is what the peer calls a dataset of ours.
-func (u *unit) peerName(dataset string) string {
-	if u.cfg.Type == "pull" && len(dataset) > len(u.cfg.RootVolumes)+1 {
-		return dataset[len(u.cfg.RootVolumes)+1:]
+func (u *unit) peerName(dataset cairn.Dataset) string {
+	root := u.root(dataset.Kind)
+	if u.cfg.Type == "pull" && len(dataset.Name) > len(root)+1 {
+		return dataset.Name[len(root)+1:]
 	}
-	return dataset
+	return dataset.Name
 }
 
 // jobProblems are the jobs whose last run did not end well, or whose next cannot
