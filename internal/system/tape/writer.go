@@ -417,9 +417,16 @@ func (f *FS) writeRecord() error {
 	return nil
 }
 
-// compose takes bytes from the queue for one record. The caller holds mu.
+// compose takes bytes from the queue for one record. The caller holds mu, but need
+// not while it uses the record: queued bytes do not change.
 func (f *FS) compose() (record []byte, parts []share) {
 	size := int(f.t.label.BlockSize)
+	if len(f.queue) > 0 {
+		if p := f.queue[0]; p.taken == 0 && len(p.data) == size {
+			p.taken = size
+			return p.data, []share{{p, 0, size, 0}}
+		}
+	}
 	record = f.t.buf[:0]
 	for _, p := range f.queue {
 		if len(record) == size {
