@@ -6,14 +6,14 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
+	"path"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"cairn"
 	"cairn/internal/app/daemon"
@@ -28,42 +28,93 @@ func (p *program) tapeMountCommands() []*cobra.Command {
 	return []*cobra.Command{p.tapeMountCommand(), p.tapeUnmountCommand(), p.tapeSyncCommand()}
 }
 
-// mountOptions are the flags of `tape mount`.
-type mountOptions struct {
-	sync       []string
-	budget     string
-	generation uint64
-	readOnly   bool
-	repair     bool
-}
-
 func (p *program) tapeMountCommand() *cobra.Command {
-	var o mountOptions
+	var text string
 	cmd := &cobra.Command{
 		Use:   "mount DRIVE DIR",
-		Short: "Mount a tape as a file system, until it is unmounted",
+		Short: "Mount a tape as a file system",
 		Long: "Runs until DIR is unmounted (cairn tape unmount, umount) or it gets SIGTERM or an interrupt; its end tells whether\n" +
-			"everything is on tape. fsync returns when data and index are. docs/guide/tape-mount.md has the rest.\n" + driveHelp,
+			"everything is on tape. With --background it returns when DIR is mounted. fsync returns when data and index are on\n" +
+			"tape. DRIVE may be a name under tapes: of the configuration. -o takes the flags' names and those of other LTFS\n" +
+			"software (sync_type=, rules=, rollback_mount=, ...). docs/guide/tape-mount.md has the rest, with lines for fstab.\n" + driveHelp,
 		Example: "  cairn tape mount ./TAPE1 /mnt/tape --sync time@5m,close",
-		Args:    cobra.ExactArgs(2),
-		RunE: run(func(ctx context.Context, _ *cobra.Command, args []string) error {
-			return p.mountTape(ctx, args[0], args[1], o)
+		Args:    cobra.RangeArgs(1, 2),
+		RunE: run(func(ctx context.Context, cmd *cobra.Command, args []string) error {
+			o, err := p.mountOptions(cmd, args, text)
+			if err == nil && o.drive == "" {
+				err = invalid("mount tape", args[len(args)-1], "", errors.New("no drive is named"))
+			}
+			if err != nil {
+				return err
+			}
+			return p.mountAnywhere(ctx, args[len(args)-1], o)
 		}),
 	}
-	cmd.Flags().StringSliceVar(&o.sync, "sync", []string{"time@5m"}, "when an index is written without asking: unmount, close, time@N; they combine")
-	cmd.Flags().StringVar(&o.budget, "index-budget", "", "`SIZE` of tape that indexes may take (default 2 %, at least 1 GB, at most a tenth)")
-	cmd.Flags().BoolVar(&o.readOnly, "read-only", false, "write nothing")
-	cmd.Flags().BoolVar(&o.repair, "repair", false, "bring a tape that is out of order into order first, as tape check --repair does")
-	generationFlag(cmd, &o.generation)
+	f := cmd.Flags()
+	f.StringVarP(&text, "options", "o", "", "`OPTIONS` between commas, as in fstab")
+	f.String("sync", "time@5m", "when an index is written without asking: unmount, close, time@N; they combine")
+	f.String("fsync", "index", "what fsync waits for: data and a full index, incremental (a small index), data alone")
+	f.String("index-budget", "", "`SIZE` of tape that indexes may take (default 2 %, at least 1 GB, at most a tenth)")
+	f.String("rules", "", "which files belong to the index partition, as `size=1M/name=*.txt` (default: as the volume says)")
+	f.Bool("read-only", false, "write nothing")
+	f.Bool("repair", false, "bring a tape that is out of order into order first, as tape check --repair does")
+	f.Bool("sync-calls", true, "let sync(2) of any program wait for the tape, where the kernel can (root, Linux 6.18)")
+	f.Bool("background", false, "return when it is mounted, and go on in the background")
+	f.String("log", "", "`FILE` for messages of a mount in the background (default: in the state folder)")
+	f.Uint64P("generation", "g", 0, "an older `GENERATION` instead of the newest, read-only")
 	return cmd
 }
 
-func (p *program) mountTape(ctx context.Context, name, dir string, o mountOptions) error {
-	f, err := p.openMount(ctx, name, o)
+// mountOptions gathers what the configuration, -o and the flags say, in this
+// order.
+func (p *program) mountOptions(cmd *cobra.Command, args []string, text string) (mountOptions, error) {
+	o := mountOptions{policy: syncpolicy.Default(), fsync: "index"}
+	if len(args) == 2 {
+		o.drive = args[0]
+	}
+	cfg, err := p.config()
+	if err != nil {
+		return o, err
+	}
+	name := o.drive
+	if full, err := filepath.Abs(name); err == nil && cfg.Tape(name).Drive == "" {
+		name = full // a drive by its path
+	}
+	if err := o.configure(cfg.Tape(name)); err != nil {
+		return o, err
+	}
+	if err := o.parse(text); err != nil {
+		return o, err
+	}
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if f.Name != "options" && f.Name != "config" && err == nil {
+			err = o.set(strings.ReplaceAll(f.Name, "-", "_"), f.Value.String())
+		}
+	})
+	return o, err
+}
+
+// mountAnywhere mounts here, or in the background by a process of its own.
+func (p *program) mountAnywhere(ctx context.Context, dir string, o mountOptions) error {
+	if o.background && !isBackground() {
+		return p.mountInBackground(ctx, o)
+	}
+	parent := waitingParent()
+	if full, err := filepath.Abs(o.drive); err == nil && parent != nil {
+		o.drive = full // it will leave the working folder
+	}
+	err := p.mountTape(ctx, dir, o, parent)
+	parent.failed(err)
+	return err
+}
+
+// mountTape mounts, serves until it is unmounted, and ends the last generation.
+func (p *program) mountTape(ctx context.Context, dir string, o mountOptions, parent *parent) error {
+	f, err := p.openMount(ctx, o)
 	if err != nil {
 		return err
 	}
-	m, err := p.show(f, name, dir)
+	m, err := p.show(f, dir, o)
 	if err != nil {
 		return errors.Join(err, f.Close(context.WithoutCancel(ctx)))
 	}
@@ -71,54 +122,73 @@ func (p *program) mountTape(ctx context.Context, name, dir string, o mountOption
 	if f.Status().ReadOnly {
 		state = "read-only"
 	}
-	if err := p.printf("mounted %s on %s, %s, generation %d\n", name, dir, state, f.Status().Generation); err != nil {
+	said := fmt.Sprintf("mounted %s on %s, %s, generation %d", o.drive, dir, state, f.Status().Generation)
+	if err := p.printf("%s\n", said); err != nil {
 		return errors.Join(err, m.Unmount(), f.Close(context.WithoutCancel(ctx)))
 	}
+	parent.mounted(said)
 	p.untilUnmounted(ctx, m, dir)
 	if err := f.Close(context.WithoutCancel(ctx)); err != nil {
 		risk := f.Status().Risk
 		p.note("NOT everything is on tape: %s and %s are lost", count(risk.Files, "changed file"), size(risk.Bytes))
 		return err
 	}
-	return p.printf("unmounted %s: everything is on tape, in generation %d\n", name, f.Status().Generation)
+	return p.printf("unmounted %s: everything is on tape, in generation %d\n", o.drive, f.Status().Generation)
 }
 
 // openMount opens the tape as a file system.
-func (p *program) openMount(ctx context.Context, name string, o mountOptions) (*tape.FS, error) {
-	policy, err := syncpolicy.Parse(o.sync...)
+func (p *program) openMount(ctx context.Context, o mountOptions) (*tape.FS, error) {
+	fsync, err := tape.ParseFsync(o.fsync)
 	if err != nil {
-		return nil, invalid("mount tape", name, "", err)
+		return nil, invalid("mount tape", o.drive, "", err)
 	}
-	fo := tape.FSOptions{Policy: policy, ReadOnly: o.readOnly || o.generation > 0, Creator: creator, Logger: slog.New(slog.NewTextHandler(p.errOut, nil))}
-	if o.budget != "" {
-		if fo.IndexBudget, err = parseSize(o.budget); err != nil {
-			return nil, err
-		}
-	}
-	d, err := drive.Open(ctx, name, drive.Options{ReadOnly: fo.ReadOnly, Logger: fo.Logger})
+	fo := tape.FSOptions{Policy: o.policy, Fsync: fsync, ReadOnly: o.readOnly || o.generation > 0, IndexBudget: o.budget, Buffer: o.buffer, Creator: creator, Logger: p.logger()}
+	d, err := drive.Open(ctx, o.drive, drive.Options{ReadOnly: fo.ReadOnly, Logger: fo.Logger})
 	if err != nil {
 		return nil, err
 	}
-	t, err := tape.Open(ctx, d, name)
+	t, err := tape.Open(ctx, d, o.drive)
 	if err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
-	if o.repair && !fo.ReadOnly {
-		if err := p.repairBefore(ctx, t); err != nil {
-			return nil, errors.Join(err, t.Close())
-		}
-	}
-	if o.generation > 0 {
-		if fo.Index, err = t.At(ctx, o.generation); err != nil {
-			return nil, errors.Join(err, t.Close())
-		}
-	}
-	f, err := tape.NewFS(ctx, t, fo)
+	f, err := p.openVolume(ctx, t, o, fo)
 	if err != nil {
 		return nil, errors.Join(err, t.Close())
 	}
 	return f, nil
 }
+
+// openVolume makes a file system of an open tape, if it is one that belongs into
+// the drive.
+func (p *program) openVolume(ctx context.Context, t *tape.Tape, o mountOptions, fo tape.FSOptions) (_ *tape.FS, err error) {
+	if name := t.Index().Root.Name; !belongs(o.labels, t.Barcode(), name) {
+		return nil, &cairn.Error{Op: "mount tape", Subject: o.drive, Kind: cairn.KindConflict,
+			Err: fmt.Errorf("the tape in it has barcode %q and name %q; the configuration says that labels are %q", t.Barcode(), name, o.labels), Hint: "load the right tape"}
+	}
+	if o.repair && !fo.ReadOnly {
+		if err := p.repairBefore(ctx, t); err != nil {
+			return nil, err
+		}
+	}
+	if o.generation > 0 {
+		if fo.Index, err = t.At(ctx, o.generation); err != nil {
+			return nil, err
+		}
+	}
+	return tape.NewFS(ctx, t, fo)
+}
+
+// belongs reports whether a pattern fits the barcode or the name of a tape.
+func belongs(pattern string, words ...string) bool {
+	fits := pattern == ""
+	for _, w := range words {
+		ok, err := path.Match(pattern, w)
+		fits = fits || ok && err == nil
+	}
+	return fits
+}
+
+func (p *program) logger() *slog.Logger { return slog.New(slog.NewTextHandler(p.errOut, nil)) }
 
 func (p *program) repairBefore(ctx context.Context, t *tape.Tape) error {
 	fixed, err := t.Recover(ctx, false, creator("Recovery"), time.Now())
@@ -128,13 +198,23 @@ func (p *program) repairBefore(ctx context.Context, t *tape.Tape) error {
 	return err
 }
 
-func (p *program) show(f *tape.FS, name, dir string) (*ltfsmount.Mount, error) {
-	full, err := filepath.Abs(name)
+func (p *program) show(f *tape.FS, dir string, o mountOptions) (*ltfsmount.Mount, error) {
+	full, err := filepath.Abs(o.drive)
 	if err != nil {
-		return nil, invalid("mount tape", name, "", err)
+		return nil, invalid("mount tape", o.drive, "", err)
 	}
-	return ltfsmount.Start(f, dir, ltfsmount.Options{Drive: full, Version: daemon.Version, UID: uint32(os.Getuid()), GID: uint32(os.Getgid()),
-		ReadOnly: f.Status().ReadOnly, AllowOther: os.Geteuid() == 0, SyncCalls: true, Logger: slog.New(slog.NewTextHandler(p.errOut, nil))})
+	show := ltfsmount.Options{Drive: full, Version: daemon.Version, UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), FileMode: o.fileMode, DirMode: o.dirMode,
+		ReadOnly: f.Status().ReadOnly, AllowOther: os.Geteuid() == 0, SyncCalls: !o.noSync, Logger: p.logger()}
+	if o.uid != nil {
+		show.UID = *o.uid
+	}
+	if o.gid != nil {
+		show.GID = *o.gid
+	}
+	if o.allowOther != nil {
+		show.AllowOther = *o.allowOther
+	}
+	return ltfsmount.Start(f, dir, show)
 }
 
 // untilUnmounted waits for somebody to unmount the folder; when the command is
@@ -159,137 +239,5 @@ func (p *program) untilUnmounted(ctx context.Context, m *ltfsmount.Mount, dir st
 	select {
 	case <-gone:
 	case <-time.After(5 * time.Second):
-	}
-}
-
-// What the mount tells about itself.
-const (
-	attrSync  = "user.ltfs.sync"
-	attrPID   = "user.ltfs.vendor.cairn.pid"
-	attrDrive = "user.ltfs.vendor.cairn.drive"
-	attrIndex = "user.ltfs.indexGeneration"
-)
-
-func mountAttr(dir, name string) (string, error) {
-	buf := make([]byte, 4096)
-	n, err := syscall.Getxattr(dir, name, buf)
-	if err != nil {
-		return "", &cairn.Error{Op: "ask the mount on", Subject: dir, Kind: cairn.KindInvalid, Err: err, Hint: "name the folder on which a tape is mounted"}
-	}
-	return string(buf[:n]), nil
-}
-
-func syncMount(dir string) error {
-	if err := syscall.Setxattr(dir, attrSync, []byte("1"), 0); err != nil {
-		if errors.Is(err, syscall.EROFS) {
-			return nil // nothing can have changed
-		}
-		kind := cairn.KindIO
-		if errors.Is(err, syscall.ENOSPC) {
-			kind = cairn.KindSpace
-		}
-		return &cairn.Error{Op: "sync tape on", Subject: dir, Kind: kind, Err: err, Hint: "the attribute user.ltfs.vendor.cairn.syncState of the folder says why"}
-	}
-	return nil
-}
-
-func (p *program) tapeSyncCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:     "sync DIR",
-		Short:   "Put everything on a mounted tape, with an index that names it",
-		Long:    "Returns when data and index are on tape. Files open for writing are marked as partial in that generation.",
-		Example: "  cairn tape sync /mnt/tape",
-		Args:    cobra.ExactArgs(1),
-		RunE: run(func(_ context.Context, _ *cobra.Command, args []string) error {
-			if _, err := mountAttr(args[0], attrPID); err != nil {
-				return err
-			}
-			if err := syncMount(args[0]); err != nil {
-				return err
-			}
-			generation, err := mountAttr(args[0], attrIndex)
-			if err != nil {
-				return err
-			}
-			return p.printf("everything is on tape, in generation %s\n", generation)
-		}),
-	}
-}
-
-func (p *program) tapeUnmountCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "unmount DIR",
-		Short: "Unmount a tape, wait for its last index and look at it",
-		Long: "Syncs first: when that fails the tape stays mounted. Then unmounts, waits for the mounting process to end, and\n" +
-			"looks at the tape itself: success means that both partitions end in an index with everything in it.",
-		Example: "  cairn tape unmount /mnt/tape",
-		Args:    cobra.ExactArgs(1),
-		RunE: run(func(ctx context.Context, _ *cobra.Command, args []string) error {
-			return p.unmountTape(ctx, args[0])
-		}),
-	}
-}
-
-func (p *program) unmountTape(ctx context.Context, dir string) error {
-	pidText, err := mountAttr(dir, attrPID)
-	if err != nil {
-		return err
-	}
-	pid, err := strconv.Atoi(pidText)
-	if err != nil {
-		return invalid("unmount tape", dir, "", err)
-	}
-	name, err := mountAttr(dir, attrDrive)
-	if err != nil {
-		return err
-	}
-	// Without room or budget for one more index there is still the last one.
-	if err := syncMount(dir); err != nil && cairn.KindOf(err) != cairn.KindSpace {
-		return err
-	}
-	if err := detachFrom(ctx, dir); err != nil {
-		return err
-	}
-	if err := ended(ctx, pid); err != nil {
-		return err
-	}
-	return withTape(ctx, name, false, func(t *tape.Tape) error {
-		if notes := t.Notes(); len(notes) > 0 {
-			return &cairn.Error{Op: "vouch for tape", Subject: name, Kind: cairn.KindDamaged, Err: errors.New(strings.Join(notes, "; ")),
-				Hint: "the process that had mounted it says what happened; cairn tape check --repair brings it into order"}
-		}
-		return p.printf("unmounted %s: everything is on tape, in generation %d\n", name, t.Index().Generation)
-	})
-}
-
-func detachFrom(ctx context.Context, dir string) error {
-	err := syscall.Unmount(dir, 0)
-	if errors.Is(err, syscall.EPERM) {
-		if text, herr := exec.CommandContext(ctx, "fusermount3", "-u", dir).CombinedOutput(); herr != nil {
-			err = fmt.Errorf("%w: %s", herr, strings.TrimSpace(string(text)))
-		} else {
-			err = nil
-		}
-	}
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, syscall.EBUSY):
-		return &cairn.Error{Op: "unmount", Subject: dir, Kind: cairn.KindBusy, Err: err, Hint: "end the programs that use it; what they wrote so far is on tape"}
-	}
-	return &cairn.Error{Op: "unmount", Subject: dir, Kind: cairn.KindIO, Err: err}
-}
-
-// ended waits for a process to end.
-func ended(ctx context.Context, pid int) error {
-	for {
-		if err := syscall.Kill(pid, 0); errors.Is(err, syscall.ESRCH) {
-			return nil
-		}
-		select {
-		case <-time.After(20 * time.Millisecond):
-		case <-ctx.Done():
-			return &cairn.Error{Op: "wait for the last index", Kind: cairn.KindCanceled, Err: ctx.Err(), Hint: "process " + strconv.Itoa(pid) + " is still writing it"}
-		}
 	}
 }

@@ -22,6 +22,7 @@ func (r *reading) check(c *Config) {
 		r.checkNBD(&c.Global.NBD[i])
 	}
 	r.checkVolumes(c)
+	r.checkTapes(c)
 	r.checkNames(c)
 	for _, j := range c.Jobs {
 		r.checkJob(j)

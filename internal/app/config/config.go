@@ -34,7 +34,7 @@ type Config struct {
 	Volumes []*Volume `yaml:"volumes" doc:"block volumes that this file declares, by name; jobs select from them"`
 	Jobs    []*Job    `yaml:"jobs" doc:"what is captured, replicated and pruned, when and to where"`
 
-	Tapes  map[string]any `yaml:"tapes" later:"tape support" doc:"tape drives and pools"`
+	Tapes  []*Tape        `yaml:"tapes" doc:"tape drives that this file declares, by name, and how tapes in them are mounted"`
 	Images map[string]any `yaml:"images" later:"image support" doc:"golden images"`
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -18,12 +19,37 @@ import (
 // FSOptions choose how a tape is used as a file system.
 type FSOptions struct {
 	Policy      syncpolicy.Policy
+	Fsync       Fsync
 	IndexBudget int64                      // bytes of tape for indexes; 0: syncpolicy.Budget, negative: no limit
 	Buffer      int64                      // bytes written but not on tape; 0: 64 MiB
 	ReadOnly    bool                       // nothing is written
 	Index       *ltfs.Index                // an older generation, read-only; nil: the current one
 	Creator     func(reason string) string // what indexes say of who wrote them and why
 	Logger      *slog.Logger               // nil: none
+}
+
+// Fsync is what fsync waits for.
+type Fsync uint8
+
+// What there is to wait for.
+const (
+	FsyncIndex       Fsync = iota // data, and a full index that names it
+	FsyncIncremental              // data, and an incremental index, which is small; see docs/formats/ltfs.md
+	FsyncData                     // data alone, as other LTFS software does: no index names it yet
+)
+
+var fsyncWords = []string{"index", "incremental", "data"}
+
+// String is its word in options.
+func (s Fsync) String() string { return fsyncWords[s] }
+
+// ParseFsync reads the word.
+func ParseFsync(word string) (Fsync, error) {
+	i := slices.Index(fsyncWords, word)
+	if i < 0 {
+		return 0, fmt.Errorf("%q is no kind of fsync; there are %s", word, strings.Join(fsyncWords, ", "))
+	}
+	return Fsync(i), nil
 }
 
 // FS is a tape as a file system: a tree in memory, data that is written behind,
