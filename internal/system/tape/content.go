@@ -120,11 +120,16 @@ func (h *Handle) Close() {
 	}
 }
 
-// Fsync returns when the node's data and an index that names it are on tape.
+// Fsync returns when the node's data and an index that names it are on tape; with
+// FsyncData, when the data is.
 func (n *Node) Fsync(ctx context.Context) error {
 	f := n.fs
 	if f.opt.ReadOnly {
 		return nil
+	}
+	if f.opt.Fsync == FsyncData {
+		a := &ask{Ask: syncpolicy.Ask{Reason: syncpolicy.Fsync, Since: time.Now()}, data: true, answer: make(chan error, 1)}
+		return f.afterSync(n, f.waitFor(ctx, a))
 	}
 	return f.afterSync(n, f.wait(ctx, syncpolicy.Fsync, false))
 }

@@ -139,6 +139,7 @@ type Status struct {
 type ask struct {
 	syncpolicy.Ask
 	both   bool // in both partitions
+	data   bool // data alone will do
 	answer chan error
 }
 
@@ -294,12 +295,18 @@ func (f *FS) Sync(ctx context.Context, reason syncpolicy.Reason, both bool) erro
 }
 
 func (f *FS) wait(ctx context.Context, reason syncpolicy.Reason, both bool) error {
-	a := &ask{Ask: syncpolicy.Ask{Reason: reason, Since: time.Now()}, both: both, answer: make(chan error, 1)}
+	return f.waitFor(ctx, &ask{Ask: syncpolicy.Ask{Reason: reason, Since: time.Now()}, both: both, answer: make(chan error, 1)})
+}
+
+func (f *FS) waitFor(ctx context.Context, a *ask) error {
+	both := a.both
 	f.mu.Lock()
 	switch {
 	case f.stopped:
 		f.mu.Unlock()
 		return f.fail("sync tape", cairn.KindUnavailable, "it is unmounted")
+	case a.data:
+		f.asks = append(f.asks, a)
 	case f.clean(both) && !f.writing:
 		f.mu.Unlock()
 		return nil

@@ -440,6 +440,39 @@ func TestFailingDriveResumes(t *testing.T) {
 	})
 }
 
+// With fsync for data alone no index is written, and all data is on tape, each part
+// in a record.
+func TestFsyncOfData(t *testing.T) {
+	d := blank(t)
+	f := mount(t, d, tape.FSOptions{Fsync: tape.FsyncData})
+	h := begin(t, f.Root(), "file", []byte("one"))
+	before := d.Changes()
+	if err := h.Node().Fsync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if d.Changes() == before || f.Status().Generation != 1 {
+		t.Errorf("%d changes of the tape, generation %d", d.Changes()-before, f.Status().Generation)
+	}
+	if a := h.Node().Attr(); !a.HasData {
+		t.Error("the data is not on tape")
+	}
+	d.Fail = func(call string) error {
+		if call == "filemark" {
+			return &cairn.Error{Op: "flush", Kind: cairn.KindIO}
+		}
+		return nil
+	}
+	if err := h.Write(t.Context(), []byte("two"), 3); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Node().Fsync(t.Context()); !errors.Is(err, cairn.KindIO) {
+		t.Errorf("fsync on a drive that cannot flush: %v", err)
+	}
+	d.Fail = nil
+	finish(t, h)
+	unmount(t, f)
+}
+
 // Concurrent fsyncs share indexes.
 func TestFsyncsShare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -77,6 +77,13 @@ func (m *mover) filemark(ctx context.Context, at drive.Position, immediate bool)
 	return nil
 }
 
+// flush waits until what was written is on the medium.
+func (m *mover) flush(ctx context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.drive.WriteFilemarks(ctx, 0, false)
+}
+
 func (m *mover) read(ctx context.Context, at drive.Position, p []byte) (int, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
