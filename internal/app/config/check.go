@@ -279,6 +279,10 @@ func (r *reading) checkListeners(c *Config) {
 		n := &c.Global.NBD[i]
 		all = append(all, listener{n.Path, &n.Path}, listener{n.Listen, &n.Listen})
 	}
+	for i := range c.Global.Monitoring {
+		m := &c.Global.Monitoring[i]
+		all = append(all, listener{m.Listen, &m.Listen})
+	}
 	for _, j := range c.Jobs {
 		if j.Serve == nil {
 			continue

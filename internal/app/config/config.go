@@ -50,7 +50,7 @@ type Global struct {
 	State      string       `yaml:"state" as:"path" doc:"folder for the state: volumes, run history, kept listings (default /var/lib/cairn, for ordinary users $XDG_STATE_HOME/cairn)"`
 	Control    Control      `yaml:"control" doc:"the socket that commands use"`
 	Logging    []LogOutlet  `yaml:"logging" doc:"where log entries go; nothing configured means stdout, level warn, format human"`
-	Monitoring []Monitoring `yaml:"monitoring" later:"a metrics front" doc:"metrics"`
+	Monitoring []Monitoring `yaml:"monitoring" doc:"where metrics are shown"`
 	Serve      GlobalServe  `yaml:"serve" doc:"settings shared by passive jobs"`
 	NBD        []NBD        `yaml:"nbd" doc:"listeners on which every hosted volume and its snapshots are exported by name"`
 	Watchdog   Watchdog     `yaml:"watchdog" doc:"limits of standstill for every job that sets no own"`

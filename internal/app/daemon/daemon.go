@@ -35,6 +35,7 @@ import (
 	"cairn/internal/app/config"
 	"cairn/internal/app/job"
 	"cairn/internal/front/api"
+	"cairn/internal/front/metrics"
 	"cairn/internal/front/nbd"
 	"cairn/internal/mech/blockio"
 	"cairn/internal/mech/kernel"
@@ -251,6 +252,9 @@ func (d *Daemon) serve(ctx context.Context, control net.Listener) error {
 	for _, n := range d.cfg.Global.NBD {
 		parts.Go(func() { d.keepExporting(ctx, n) })
 	}
+	for _, m := range d.cfg.Global.Monitoring {
+		parts.Go(func() { d.keepShowing(ctx, m) })
+	}
 	d.log.Info("daemon began", "version", Version, "pid", os.Getpid(), "config", d.cfg.File)
 	if err := notify(ctx, "READY=1"); err != nil {
 		d.log.Warn("the service manager was not told", "err", err)
@@ -298,6 +302,19 @@ func (d *Daemon) keepExporting(ctx context.Context, n config.NBD) {
 		}
 		d.trouble.clear("nbd " + name)
 		return nbd.Serve(ctx, l, nbd.Options{Exports: &exports{here: d.here, allow: d.exported}, TLS: tls, Logger: d.log})
+	})
+}
+
+// keepShowing serves metrics on one configured listener.
+func (d *Daemon) keepShowing(ctx context.Context, m config.Monitoring) {
+	part := "metrics on " + m.Listen
+	d.persist(ctx, part, func(ctx context.Context) error {
+		l, err := transport.ListenPlain(ctx, m.Listen, m.ListenFreebind)
+		if err != nil {
+			return err
+		}
+		d.trouble.clear(part)
+		return metrics.Serve(ctx, l, d, d.log)
 	})
 }
 

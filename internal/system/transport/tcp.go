@@ -31,7 +31,7 @@ func ListenTCP(ctx context.Context, o TCPOptions) (Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	ln, err := listenNet(ctx, o.Address, o.FreeBind)
+	ln, err := ListenPlain(ctx, o.Address, o.FreeBind)
 	if err != nil {
 		return nil, err
 	}
@@ -44,7 +44,9 @@ func ListenTCP(ctx context.Context, o TCPOptions) (Listener, error) {
 	}), nil
 }
 
-func listenNet(ctx context.Context, address string, freeBind bool) (net.Listener, error) {
+// ListenPlain listens at host:port for who brings a protocol of its own; freeBind also
+// at an address that no interface has yet.
+func ListenPlain(ctx context.Context, address string, freeBind bool) (net.Listener, error) {
 	var lc net.ListenConfig
 	if freeBind {
 		lc.Control = func(_, _ string, c syscall.RawConn) error { return kernel.FreeBind(c) }

@@ -37,7 +37,7 @@ func ListenTLS(ctx context.Context, o TLSListenOptions) (Listener, error) {
 	if _, err := creds.load(time.Now()); err != nil {
 		return nil, err
 	}
-	ln, err := listenNet(ctx, o.Address, o.FreeBind)
+	ln, err := ListenPlain(ctx, o.Address, o.FreeBind)
 	if err != nil {
 		return nil, err
 	}
