@@ -33,7 +33,7 @@ func (p *program) addCommands(root *cobra.Command) {
 	root.AddCommand(
 		p.statusCommand(), p.listCommand(), p.diffCommand(), p.jobCommand(),
 		p.captureCommand(), p.replicateCommand(), p.pruneCommand(), p.restoreCommand(),
-		p.volumeCommand(), p.serveCommand(), p.tapeCommand(),
+		p.volumeCommand(), p.serveCommand(), p.tapeCommand(), p.zfsCommand(),
 		p.configCommand(), p.testCommand(), p.checkCommand(), p.certCommand(), p.daemonCommand(), p.stdinserverCommand(),
 		p.signalCommand(), p.versionCommand(), p.completionCommand())
 }

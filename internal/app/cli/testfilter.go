@@ -14,7 +14,8 @@ import (
 func (p *program) testCommand() *cobra.Command {
 	return family(groupSetUp, "test", "Try parts of the configuration", "  cairn test volumes --job nightly",
 		p.testFilterCommand("volumes", func(j *config.Job) cairn.Filter { return j.Volumes }),
-		p.testFilterCommand("filesystems", func(j *config.Job) cairn.Filter { return j.Filesystems }))
+		p.testFilterCommand("filesystems", func(j *config.Job) cairn.Filter { return j.Filesystems }),
+		p.testPlaceholderCommand(), p.testTokenCommand())
 }
 
 // testFilterCommand says of each name whether a job's filter selects it.
@@ -84,12 +85,17 @@ func (p *program) printSelected(names []string, f cairn.Filter, asJSON bool) err
 	for _, n := range names {
 		selected[n] = f.Match(n)
 	}
+	return p.printAnswers(names, selected, asJSON)
+}
+
+// printAnswers prints yes or no for each name.
+func (p *program) printAnswers(names []string, answers map[string]bool, asJSON bool) error {
 	if asJSON {
-		return p.printJSON(selected)
+		return p.printJSON(answers)
 	}
 	for _, n := range names {
 		word := "no "
-		if selected[n] {
+		if answers[n] {
 			word = "yes"
 		}
 		if err := p.printf("%s  %s\n", word, n); err != nil {

@@ -261,6 +261,20 @@ func (w Watchdog) with(own Watchdog) Watchdog {
 // Runtime is the folder for sockets: the control socket's.
 func (c *Config) Runtime() string { return filepath.Dir(c.Global.Control.SockPath) }
 
+// Owner returns the job that writes the name into what it leaves behind, nil when
+// there is none. A source with several clients adds theirs to its own.
+func (c *Config) Owner(name string) *Job {
+	if j := c.Job(name); j != nil {
+		return j
+	}
+	for _, j := range c.Jobs {
+		if j.Type == "source" && strings.HasPrefix(name, j.Name+".") {
+			return j
+		}
+	}
+	return nil
+}
+
 // Job returns the job of that name, nil when there is none.
 func (c *Config) Job(name string) *Job {
 	for _, j := range c.Jobs {
