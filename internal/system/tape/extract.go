@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -29,6 +30,7 @@ type ExtractOptions struct {
 type Extracted struct {
 	Files, Dirs, Links int
 	Bytes              int64
+	Dropped            int // extended attributes that the file system there does not take
 }
 
 // piece is one extent of one file, in tape order.
@@ -289,17 +291,21 @@ func (t *Tape) missing(at drive.Position, err error) error {
 	return err
 }
 
-// finish sets times and the read-only flag, children before their folders.
+// finish sets attributes, times and the read-only flag, children before their
+// folders.
 func (x *extractor) finish() error {
 	for _, c := range slices.Backward(x.chosen) {
-		times, readonly := ltfs.Times{}, false
+		times, readonly, attributes := ltfs.Times{}, false, []ltfs.XAttr(nil)
 		switch {
 		case c.node.Dir != nil:
-			times, readonly = c.node.Dir.Times, c.node.Dir.ReadOnly
+			times, readonly, attributes = c.node.Dir.Times, c.node.Dir.ReadOnly, c.node.Dir.XAttrs
 		case c.node.File.IsSymlink:
 			continue
 		default:
-			times, readonly = c.node.File.Times, c.node.File.ReadOnly
+			times, readonly, attributes = c.node.File.Times, c.node.File.ReadOnly, c.node.File.XAttrs
+		}
+		if err := x.setAttributes(c.name, attributes); err != nil {
+			return fileError("set attribute of", c.name, err)
 		}
 		if err := x.root.Chtimes(c.name, times.Access.Time(), times.Modify.Time()); err != nil {
 			return fileError("extract", c.name, err)
@@ -313,6 +319,29 @@ func (x *extractor) finish() error {
 		}
 		if err := x.root.Chmod(c.name, mode); err != nil {
 			return fileError("extract", c.name, err)
+		}
+	}
+	return nil
+}
+
+// setAttributes sets a file's extended attributes, as far as the file system there
+// takes them.
+func (x *extractor) setAttributes(name string, list []ltfs.XAttr) error {
+	if len(list) == 0 {
+		return nil
+	}
+	f, err := x.root.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close() //nolint:errcheck // read only
+	for _, a := range list {
+		ok, err := setUserAttribute(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), a)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			x.done.Dropped++
 		}
 	}
 	return nil

@@ -3,16 +3,19 @@ package tape
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 
 	"cairn"
+	"cairn/internal/mech/kernel"
 	"cairn/internal/mech/watchdog"
 	"cairn/ltfs"
 )
@@ -43,8 +46,8 @@ func (t *Tape) Put(ctx context.Context, source, dest string) (Put, error) {
 // folder dest of the index ("/" is the root), and packs everything densely: small
 // files share records. Files that the placement rules name go to the index
 // partition while it has room, all others behind them to the data partition. What
-// is there already under the same name is replaced in the index. Nothing counts
-// before Commit.
+// is there already under the same name is replaced in the index. Holes stay holes,
+// and the user's extended attributes are kept. Nothing counts before Commit.
 //
 // It refuses a tape that is out of order. When the tape is full it fails with
 // KindSpace; what was written so far is in the tree, each file whole or not at
@@ -201,6 +204,10 @@ func (w *putter) addDir(ctx context.Context, source, name string, info fs.FileIn
 	if sub == nil {
 		removeEntry(into, name)
 		sub = w.t.newDir(name, info.ModTime())
+		var err error
+		if sub.XAttrs, err = w.attributes(source); err != nil {
+			return fileError("read", source, err)
+		}
 		into.Dirs = append(into.Dirs, sub)
 		delete(w.names, into)
 	}
@@ -321,29 +328,26 @@ func (w *putter) writeFile(ctx context.Context, l *lane, p planned) error {
 	defer in.Close() //nolint:errcheck // read only
 	f := w.newFile(p.info.Name(), p.info)
 	f.ReadOnly = p.info.Mode()&0o222 == 0
-	extent := l.at()
-	count, err := w.fill(ctx, l, in)
-	if err != nil {
+	if f.XAttrs, err = w.attributes(p.source); err != nil {
+		return fileError("read", p.source, err)
+	}
+	if err := w.copyIn(ctx, l, in, p, f); err != nil {
 		var pe *fs.PathError
 		if errors.As(err, &pe) {
 			return fileError("read", p.source, err)
 		}
 		return err
 	}
-	if f.Length = count; count > 0 {
-		extent.ByteCount = count
-		f.Extents = []ltfs.Extent{extent}
-	}
 	place := func() {
 		w.place(p.into, f)
 		w.done.Files++
-		w.done.Bytes += int64(count)
-		if count > 0 && l.letter == w.t.label.IndexPart {
+		w.done.Bytes += int64(f.Length)
+		if len(f.Extents) > 0 && l.letter == w.t.label.IndexPart {
 			w.done.Indexed++
 		}
 		w.progress.Level("bytes", w.done.Bytes)
 	}
-	if count == 0 {
+	if len(f.Extents) == 0 {
 		place()
 		return nil
 	}
@@ -351,7 +355,54 @@ func (w *putter) writeFile(ctx context.Context, l *lane, p planned) error {
 	return nil
 }
 
-// fill copies a file into records and returns its length.
+// copyIn appends what a file holds, an extent for each stretch between its holes.
+func (w *putter) copyIn(ctx context.Context, l *lane, in *os.File, p planned, f *ltfs.File) error {
+	size := p.info.Size()
+	for off := int64(0); off < size; {
+		start, end, err := kernel.Data(in, off, size)
+		if err != nil {
+			return &fs.PathError{Op: "seek", Path: p.source, Err: err}
+		}
+		if start >= size {
+			break
+		}
+		extent := l.at()
+		extent.FileOffset = uint64(start)
+		if extent.ByteCount, err = w.fill(ctx, l, io.NewSectionReader(in, start, end-start)); err != nil {
+			return err
+		}
+		if extent.ByteCount > 0 {
+			f.Extents = append(f.Extents, extent)
+		}
+		if extent.ByteCount < uint64(end-start) { // it became shorter meanwhile
+			size = start + int64(extent.ByteCount)
+		}
+		off = end
+	}
+	f.Length = uint64(size)
+	return nil
+}
+
+// maxValue is the longest attribute value that other LTFS software keeps.
+const maxValue = 4096
+
+// attributes are a file's own extended attributes, as LTFS keeps them: without the
+// name space's prefix.
+func (w *putter) attributes(source string) ([]ltfs.XAttr, error) {
+	all, err := userAttributes(source)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(all, func(x ltfs.XAttr) bool {
+		if len(x.Value) <= maxValue && ltfs.CheckName(x.Key) == nil {
+			return false
+		}
+		w.skip(source, fmt.Sprintf("its attribute %.40q, which LTFS cannot hold (%d bytes)", x.Key, len(x.Value)))
+		return true
+	}), nil
+}
+
+// fill copies a stretch of a file into records and returns its length.
 func (w *putter) fill(ctx context.Context, l *lane, in io.Reader) (uint64, error) {
 	var count uint64
 	for {
