@@ -260,7 +260,7 @@ func extractAll(t *testing.T, folder, to string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer tp.Close() //nolint:errcheck // read only
+	defer tp.Close()
 	if problems, err := tp.Check(t.Context(), true); err != nil || len(problems) > 0 {
 		t.Errorf("%v, %v", problems, err)
 	}

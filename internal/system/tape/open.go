@@ -114,7 +114,8 @@ func (t *Tape) describeEnds() {
 	}
 	index := t.ends[t.label.IndexPart].last
 	data := t.ends[t.label.DataPart].last
-	if index != nil && data != nil && index.Generation != data.Generation {
+	ahead := t.index.Self.Partition == t.label.IndexPart && data != nil && t.index.Previous == data.Self // as other software leaves a tape
+	if index != nil && data != nil && index.Generation != data.Generation && !ahead {
 		t.notes = append(t.notes, fmt.Sprintf("the index partition ends in generation %d, the data partition in %d", index.Generation, data.Generation))
 	}
 }

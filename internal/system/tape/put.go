@@ -60,6 +60,9 @@ func (t *Tape) PutAll(ctx context.Context, sources []string, dest string, o PutO
 	if o.Policy == nil {
 		o.Policy = t.index.Policy
 	}
+	if err := t.keepCurrent(ctx); err != nil {
+		return done, err
+	}
 	into, err := t.folder(dest)
 	if err != nil {
 		return done, err

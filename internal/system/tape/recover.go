@@ -172,6 +172,17 @@ func (t *Tape) onlyInIndexPartition(ctx context.Context) (*ltfs.Index, error) {
 	return only, nil
 }
 
+// keepCurrent makes sure, before the first change, that the current generation
+// stands in the data partition: other software may leave it in the index partition
+// only, where the next index takes its place.
+func (t *Tape) keepCurrent(ctx context.Context) error {
+	index, data := t.ends[t.label.IndexPart].last, t.ends[t.label.DataPart].last
+	if t.dirty || index == nil || data == nil || index.Generation <= data.Generation {
+		return nil
+	}
+	return t.preserve(ctx, t.index)
+}
+
 // preserve writes a generation to the end of the data partition as it is.
 func (t *Tape) preserve(ctx context.Context, ix *ltfs.Index) error {
 	copied, data := *ix, t.ends[t.label.DataPart]
@@ -191,6 +202,9 @@ func (t *Tape) Rollback(ctx context.Context, generation uint64, creator string, 
 	}
 	old, err := t.At(ctx, generation)
 	if err != nil {
+		return err
+	}
+	if err := t.keepCurrent(ctx); err != nil {
 		return err
 	}
 	current, highest := t.index.Generation, t.index.HighestUID
