@@ -32,6 +32,7 @@
 // probing, because an accelerator that opens may still not run this kernel.
 //
 // Tests that start machines run only with CAIRN_VM=1; CAIRN_VM_KERNEL chooses the
-// pair and CAIRN_VM_CACHE the folder of machines. The tests that run inside are
+// pair, CAIRN_VM_CACHE the folder of machines, and CAIRN_VM_TESTS a pattern of the
+// guest's tests to run instead of all. The tests that run inside are
 // those of test/vm/guest.
 package vm

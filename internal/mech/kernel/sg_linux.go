@@ -81,11 +81,35 @@ func SCSI(f *os.File, c SCSICommand) (SCSIAnswer, error) {
 	case len(c.Out) > 0:
 		h.direction, h.dataLength, h.data = sgToDevice, uint32(len(c.Out)), at(c.Out)
 	}
-	// Not repeated when a signal interrupts it: the command may have been carried out.
-	_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, f.Fd(), sgIO, uintptr(unsafe.Pointer(h)))
-	runtime.KeepAlive(h)
-	if errno != 0 {
-		return SCSIAnswer{}, errno
+	if err := withoutSignals(func() syscall.Errno {
+		_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, f.Fd(), sgIO, uintptr(unsafe.Pointer(h)))
+		return errno
+	}); err != nil {
+		return SCSIAnswer{}, err
 	}
 	return SCSIAnswer{Status: h.status, Host: h.host, Driver: h.driver, SenseLength: int(h.senseUsed), Residual: int(h.residual)}, nil
+}
+
+// withoutSignals runs a system call on a thread that takes no signals. One that
+// arrives in SG_IO makes the kernel leave the command under way and, as Go's
+// signals restart system calls, send it a second time: a record would be on the
+// tape twice.
+func withoutSignals(call func() syscall.Errno) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var all, before unix.Sigset_t
+	for i := range all.Val {
+		all.Val[i] = ^all.Val[i]
+	}
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, &before); err != nil {
+		return err
+	}
+	errno := call()
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil); err != nil {
+		return err
+	}
+	if errno != 0 {
+		return errno
+	}
+	return nil
 }

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"unsafe"
 
 	"cairn"
 )
@@ -89,77 +88,4 @@ func writeDirect(device string) error {
 	}
 	_, err = f.WriteAt(page, 0)
 	return errors.Join(err, f.Close(), syscall.Munmap(page))
-}
-
-// scsiRequest is struct sg_io_hdr of the kernel's include/uapi/scsi/sg.h.
-type scsiRequest struct {
-	interfaceID, direction             int32
-	commandLength, maxSense            uint8
-	vectors                            uint16
-	dataLength                         uint32
-	data, command, sense               uintptr
-	timeout, flags                     uint32
-	packID                             int32
-	_                                  [4]byte
-	user                               uintptr
-	status, masked, message, senseUsed uint8
-	host, driver                       uint16
-	residual                           int32
-	duration, info                     uint32
-}
-
-// scsi sends one command through SG_IO and returns its SCSI status and what it
-// gave. The buffers lie in one page that does not move.
-func scsi(f *os.File, command []byte, give int) (status uint8, data []byte, err error) {
-	page, err := syscall.Mmap(-1, 0, 4096, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
-	if err != nil {
-		return 0, nil, err
-	}
-	defer func() { err = errors.Join(err, syscall.Munmap(page)) }()
-	copy(page, command)
-	at := func(off int) uintptr { return uintptr(unsafe.Pointer(&page[off])) }
-	const ioctl, fromDevice, none = 0x2285, -3, -1
-	r := scsiRequest{interfaceID: 'S', direction: none, commandLength: uint8(len(command)), maxSense: 64, command: at(0), sense: at(64), timeout: 30000}
-	if give > 0 {
-		r.direction, r.dataLength, r.data = fromDevice, uint32(give), at(1024)
-	}
-	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, f.Fd(), ioctl, uintptr(unsafe.Pointer(&r))); errno != 0 {
-		return 0, nil, errno
-	}
-	return r.status, append([]byte(nil), page[1024:1024+give]...), nil
-}
-
-// The kernel's simulated tape answers through sg: it says it is a tape, and is
-// ready once its unit attentions are told.
-func TestTape(t *testing.T) {
-	inside(t)
-	run(t, "modprobe sg && modprobe st && modprobe scsi_debug ptype=1 && udevadm settle")
-	undo(t, "udevadm settle && modprobe -r scsi_debug")
-	nodes, err := filepath.Glob("/sys/bus/scsi/drivers/st/*/scsi_generic/sg*")
-	if err != nil || len(nodes) != 1 {
-		t.Fatalf("tapes: %v %v", nodes, err)
-	}
-	f, err := os.OpenFile("/dev/"+filepath.Base(nodes[0]), os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := f.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
-	status, inquiry, err := scsi(f, []byte{0x12, 0, 0, 0, 96, 0}, 96)
-	if err != nil || status != 0 || inquiry[0]&0x1f != 1 || !strings.HasPrefix(string(inquiry[8:]), "Linux   scsi_debug") {
-		t.Errorf("INQUIRY: status %#x, error %v, % x", status, err, inquiry[:36])
-	}
-	const checkCondition, attempts = 2, 4
-	for i := 0; ; i++ {
-		status, _, err := scsi(f, make([]byte, 6), 0)
-		if err == nil && status == 0 {
-			break
-		}
-		if err != nil || status != checkCondition || i == attempts {
-			t.Fatalf("TEST UNIT READY: status %#x, error %v, attempt %d", status, err, i)
-		}
-	}
 }

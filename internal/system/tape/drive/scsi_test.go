@@ -377,6 +377,51 @@ func TestEndOfMedium(t *testing.T) {
 	}
 }
 
+// Near the end drives tell wrong counts, or an attention instead of an answer:
+// where they stand is what counts.
+func TestWordsNearTheEnd(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		answer scsitape.Answer
+		want   error
+		blocks uint64
+	}{
+		{"written, but called short", scsitape.Answer{Sense: 0x000002, Flags: 0x40, Info: 3, HasInfo: true, After: true}, nil, 2},
+		{"short and not written", scsitape.Answer{Sense: 0x000002, Flags: 0x40, Info: 3, HasInfo: true}, cairn.KindSpace, 1},
+		{"attention, and written", scsitape.Answer{Sense: 0x060002, After: true}, nil, 2},
+		{"attention, and not written", scsitape.Answer{Sense: 0x060002}, nil, 2},
+	} {
+		for _, op := range []byte{0x0a, 0x10} {
+			target, d := formatted(t)
+			write(t, d, "one")
+			if _, err := d.Position(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			left := 1
+			target.Inject = func(cdb []byte) *scsitape.Answer {
+				if cdb[0] != op || left == 0 {
+					return nil
+				}
+				left--
+				return &c.answer
+			}
+			var err error
+			warning := drive.EarlyWarning
+			if op == 0x0a {
+				warning, err = d.Write(t.Context(), []byte("two"))
+			} else {
+				err = d.WriteFilemarks(t.Context(), 1, false)
+			}
+			if !errors.Is(err, c.want) || err == nil && warning != drive.EarlyWarning {
+				t.Errorf("%s, command %02X: %v, %v", c.name, op, warning, err)
+			}
+			if end, err := d.SeekEnd(t.Context(), 0); err != nil || end.Block != c.blocks {
+				t.Errorf("%s, command %02X: %d blocks on tape, want %d (%v)", c.name, op, end.Block, c.blocks, err)
+			}
+		}
+	}
+}
+
 // A write that failed late is told with the next command, and nobody is told
 // that it went well.
 func TestDeferredErrors(t *testing.T) {

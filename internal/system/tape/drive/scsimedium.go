@@ -69,12 +69,17 @@ func (d *SCSI) plan(ctx context.Context, additional int) error {
 			errors.New("this drive cannot make partitions on this medium"))
 	}
 	page := slices.Clone(m.Page[:12])
-	const initiatorDefined, unitsByPower, onFormat = 0x20, 0x18, 0x04
+	const initiatorDefined, selectData, unitsByPower, onFormat = 0x20, 0x40, 0x18, 0x04
 	page[0], page[1] = pageMedium, 10
 	page[3], page[4] = byte(additional), initiatorDefined|unitsByPower|onFormat
 	page[6] = page[6]&0xf0 | 9 // units of 10^9 bytes
 	binary.BigEndian.PutUint16(page[8:], 1)
 	binary.BigEndian.PutUint16(page[10:], 0xffff)
+	err = d.selectMode(ctx, page)
+	if codeOf(err) != senseUnknownParameter {
+		return err
+	}
+	page[4] = selectData | onFormat // this drive chooses the sizes itself
 	return d.selectMode(ctx, page)
 }
 

@@ -200,47 +200,62 @@ func (d *SCSI) Write(ctx context.Context, p []byte) (Warning, error) {
 	if err := d.beforeWrite(ctx, op); err != nil {
 		return 0, err
 	}
-	at, sure := d.next, d.sure
-	d.sure, d.moved, d.wrote = false, false, true
-	r, err := d.writeOnce(ctx, op, scsi.Command{CDB: scsi.Write(len(p)), Out: p}, at, sure)
+	d.moved, d.wrote = false, true
+	r, err := d.write(ctx, op, scsi.Command{CDB: scsi.Write(len(p)), Out: p}, 1)
 	if err != nil {
-		return 0, err
-	}
-	if err := d.overflow(op, r, len(p)); err != nil {
 		return EarlyWarning, err
 	}
-	d.next, d.sure = at+1, sure
-	if sure {
-		d.remember(at, p)
+	if d.sure {
+		d.remember(d.next-1, p)
 	}
 	return warningOf(r), nil
 }
 
-// writeOnce carries a command that writes at a block. Drives may answer it with an
-// early warning as a unit attention, whether it was carried out or not: their
-// position tells.
-func (d *SCSI) writeOnce(ctx context.Context, op string, c scsi.Command, at uint64, sure bool) (reply, error) {
+// writeOnce carries a command that writes n blocks at a known block. Near the end,
+// drives answer as if it had not been carried out, or not in full, when it was: with
+// an early warning as a unit attention, with a wrong count. Their position tells.
+func (d *SCSI) writeOnce(ctx context.Context, op string, c scsi.Command, at uint64, n int) (reply, error) {
 	r, err := d.do(ctx, op, c)
-	if codeOf(err) != senseEarlyAttention || !sure {
+	attention := codeOf(err) == senseEarlyAttention
+	short := err == nil && r.checked && r.sense.EndOfMedium && r.sense.Key <= scsi.KeyRecovered && r.sense.Known && r.sense.Missing > 0
+	if !attention && !short {
 		return r, err
 	}
+	warned := reply{checked: true, sense: scsi.Sense{EndOfMedium: true}}
 	now, err := d.Position(ctx)
-	if err == nil && now.Block == at {
-		r, err = d.do(ctx, op, c)
+	switch {
+	case err != nil:
+		return r, err
+	case now.Block == at+uint64(n):
+		return warned, nil
+	case attention && now.Block == at:
+		if r, err = d.do(ctx, op, c); err == nil && !r.checked {
+			return warned, nil
+		}
+		return r, err
 	}
-	if !r.checked || r.sense.Key == scsi.KeyAttention {
-		r = reply{checked: true, sense: scsi.Sense{EndOfMedium: true}}
-	}
-	return r, err
+	return r, d.fail(op, cairn.KindSpace, "", fmt.Errorf("the end of the medium is near, and block %d was not written", now.Block))
 }
 
-// overflow is the error of a reply that says not all was written.
-func (d *SCSI) overflow(op string, r reply, asked int) error {
-	if !r.checked || r.sense.Key != scsi.KeyVolumeOverflow && (!r.sense.Known || r.sense.Missing <= 0 || !r.sense.EndOfMedium) {
-		return nil
-	}
+// write carries a command that writes n blocks where the drive stands.
+func (d *SCSI) write(ctx context.Context, op string, c scsi.Command, n int) (reply, error) {
+	at, sure := d.next, d.sure
 	d.sure = false
-	return d.fail(op, cairn.KindSpace, "", fmt.Errorf("end of medium: %d of %d were not written (sense %s)", max(r.sense.Missing, 0), asked, r.sense))
+	var r reply
+	var err error
+	if sure && n > 0 {
+		r, err = d.writeOnce(ctx, op, c, at, n)
+	} else {
+		r, err = d.do(ctx, op, c)
+	}
+	if err == nil && r.checked && r.sense.Key == scsi.KeyVolumeOverflow {
+		err = d.fail(op, cairn.KindSpace, "", fmt.Errorf("end of medium (sense %s)", r.sense))
+	}
+	if err != nil {
+		return r, err
+	}
+	d.next, d.sure = at+uint64(n), sure
+	return r, nil
 }
 
 func warningOf(r reply) Warning {
@@ -263,19 +278,12 @@ func (d *SCSI) WriteFilemarks(ctx context.Context, n int, immediate bool) error 
 			return err
 		}
 	}
-	at, sure := d.next, d.sure
-	d.sure = false
 	if n > 0 {
 		d.moved, d.wrote = false, true
 	}
-	r, err := d.writeOnce(ctx, op, scsi.Command{CDB: scsi.WriteFilemarks(n, immediate && n > 0)}, at, sure && n > 0)
-	if err != nil {
+	if _, err := d.write(ctx, op, scsi.Command{CDB: scsi.WriteFilemarks(n, immediate && n > 0)}, n); err != nil {
 		return err
 	}
-	if err := d.overflow(op, r, n); err != nil {
-		return err
-	}
-	d.next, d.sure = at+uint64(n), sure
 	if !immediate {
 		d.wrote = false
 	}

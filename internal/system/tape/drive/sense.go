@@ -16,12 +16,13 @@ type meaning struct {
 
 // The codes that are acted on by themselves, as 0xKKAAQQ.
 const (
-	senseBecomingReady  = 0x020401
-	senseNeedsLoading   = 0x020402
-	senseEarlyAttention = 0x060002
-	senseUnknownOpcode  = 0x052000
-	senseUnknownField   = 0x052400
-	senseNoAttribute    = senseUnknownField // what READ ATTRIBUTE says of one that is not there
+	senseBecomingReady    = 0x020401
+	senseNeedsLoading     = 0x020402
+	senseEarlyAttention   = 0x060002
+	senseUnknownOpcode    = 0x052000
+	senseUnknownField     = 0x052400
+	senseUnknownParameter = 0x052600
+	senseNoAttribute      = senseUnknownField // what READ ATTRIBUTE says of one that is not there
 )
 
 const powerHint = "look at the drive's panel and at its alerts with cairn tape list"
@@ -44,10 +45,11 @@ var meanings = map[int]meaning{
 	0x041001: {cairn.KindIO, "a record arrived damaged at the drive", "check cables and adapter"},
 	0x04ffff: {cairn.KindIO, "the drive has a fault", powerHint},
 
-	senseUnknownOpcode: {cairn.KindUnsupported, "the drive does not know the command", ""},
-	senseUnknownField:  {cairn.KindInvalid, "the drive does not take a field of the command", ""},
-	0x055302:           {cairn.KindBusy, "the medium is locked in the drive", "another program holds it there"},
-	0x05ffff:           {cairn.KindInvalid, "the drive refuses the command", ""},
+	senseUnknownOpcode:    {cairn.KindUnsupported, "the drive does not know the command", ""},
+	senseUnknownField:     {cairn.KindInvalid, "the drive does not take a field of the command", ""},
+	senseUnknownParameter: {cairn.KindInvalid, "the drive does not take a parameter of the command", ""},
+	0x055302:              {cairn.KindBusy, "the medium is locked in the drive", "another program holds it there"},
+	0x05ffff:              {cairn.KindInvalid, "the drive refuses the command", ""},
 
 	senseEarlyAttention: {cairn.KindSpace, "the end of the medium is near", ""},
 	0x0628ff:            {cairn.KindConflict, "the medium may have been changed", ""},
