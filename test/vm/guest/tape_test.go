@@ -248,7 +248,8 @@ func tapeEnd(t *testing.T, d drive.Drive) {
 	}
 	end, err := d.SeekEnd(t.Context(), part)
 	t.Logf("early warning with record %d, %d taken, end at %v, %v", warned, taken, end, err)
-	if err != nil || end.Block != uint64(taken) || warned < 0 {
+	// This tape keeps the record that it answers with the end of the medium.
+	if err != nil || end.Block != uint64(taken) && end.Block != uint64(taken)+1 || warned < 0 {
 		t.Errorf("what was taken is not what is there")
 	}
 }

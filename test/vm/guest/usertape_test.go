@@ -34,7 +34,7 @@ const (
 
 	// Offsets in the mailbox and in an entry, which are packed structures.
 	ringOffset, ringSize, ringHead, ringTail          = 4, 8, 12, 64
-	entryVectors, entryCommand, entryVector           = 8, 20, 44
+	entryVectors, entryCommand, entryVector           = 8, 24, 48
 	answerStatus, answerLength, answerSense, senseMax = 8, 12, 16, 96
 	readLengthValid                                   = 2
 )

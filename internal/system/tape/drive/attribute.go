@@ -44,8 +44,8 @@ func (f *Folder) Attribute(_ context.Context, part int, id uint16) ([]byte, erro
 
 // SetAttribute writes a medium attribute, durable when it returns.
 func (f *Folder) SetAttribute(_ context.Context, part int, id uint16, format byte, value []byte) error {
-	if f.opt.ReadOnly {
-		return &cairn.Error{Op: "write tape attribute", Subject: f.dir, Kind: cairn.KindPermission, Err: errors.New("the medium is write protected")}
+	if err := f.mayWrite("write tape attribute"); err != nil {
+		return err
 	}
 	if len(value) > 1<<16-1 {
 		return &cairn.Error{Op: "write tape attribute", Subject: f.dir, Kind: cairn.KindInvalid, Err: fmt.Errorf("%d bytes", len(value))}

@@ -17,8 +17,9 @@ import (
 
 // FolderOptions choose how a folder behaves as a tape.
 type FolderOptions struct {
-	// CapacityBytes is the whole medium's room; 0 is 3 GiB, as other tools default
-	// to. The index partition (0 of 2) has a twentieth of it.
+	// CapacityBytes is the whole medium's room; 0 is what the folder's own
+	// configuration says, or 3 GiB, as other tools default to. The index partition (0
+	// of 2) has a twentieth of it.
 	CapacityBytes int64
 	ReadOnly      bool
 }
@@ -30,12 +31,14 @@ const (
 
 // Folder is a tape kept as one file per record in a folder.
 type Folder struct {
-	dir   string
-	opt   FolderOptions
-	parts []partition
-	pos   Position
-	wrote bool // since loading: the change reference has been raised
-	lock  *os.File
+	dir       string
+	opt       FolderOptions
+	parts     []partition
+	pos       Position
+	protected bool     // its configuration says so
+	wrote     bool     // since loading: the change reference has been raised
+	stale     []string // records behind an end, left when power was cut during an overwriting
+	lock      *os.File
 }
 
 // partition mirrors the folder: what stands at each block. A record's size is read
@@ -43,8 +46,9 @@ type Folder struct {
 type partition struct {
 	kinds     []kind // 'R' or 'F' per block, dense from 0
 	filemarks []uint64
-	used      int64 // bytes of records
-	ended     bool  // the end-of-data file is there
+	used      int64 // bytes of records, if measured
+	measured  bool
+	ended     bool // the end-of-data file is there, or nothing at all
 }
 
 type kind byte
@@ -72,7 +76,15 @@ func CreateFolder(dir string, o FolderOptions) (*Folder, error) {
 	if err := f.acquire(); err != nil {
 		return nil, err
 	}
-	return f, f.Format(context.Background(), 1)
+	if o.CapacityBytes > 0 {
+		if err := f.writeConfiguration(); err != nil {
+			return nil, errors.Join(err, f.release())
+		}
+	}
+	if err := f.Format(context.Background(), 1); err != nil {
+		return nil, errors.Join(err, f.release())
+	}
+	return f, nil
 }
 
 // OpenFolder loads the medium in a folder. It lists the folder once and reads no
@@ -82,7 +94,7 @@ func OpenFolder(dir string, o FolderOptions) (*Folder, error) {
 	if err := f.acquire(); err != nil {
 		return nil, err
 	}
-	if err := f.load(); err != nil {
+	if err := errors.Join(f.load(), f.readConfiguration()); err != nil {
 		return nil, errors.Join(err, f.release())
 	}
 	return f, nil
@@ -113,16 +125,26 @@ func parseRecordName(name string) (part int, block uint64, k kind, ok bool) {
 	return int(fields[0][0] - '0'), block, k, true
 }
 
+// names lists the folder, in no order.
+func (f *Folder) names() ([]string, error) {
+	d, err := os.Open(f.dir)
+	if err != nil {
+		return nil, err
+	}
+	names, err := d.Readdirnames(-1)
+	return names, errors.Join(err, d.Close())
+}
+
 func (f *Folder) load() error {
-	entries, err := os.ReadDir(f.dir)
+	names, err := f.names()
 	if err != nil {
 		return ioError("load tape folder", f.dir, err)
 	}
 	found := [2]map[uint64]kind{{}, {}}
 	ends := [2]uint64{}
 	ended := [2]bool{}
-	for _, e := range entries {
-		part, block, k, ok := parseRecordName(e.Name())
+	for _, name := range names {
+		part, block, k, ok := parseRecordName(name)
 		switch {
 		case !ok:
 		case k == end:
@@ -137,6 +159,10 @@ func (f *Folder) load() error {
 			found[part][block] = k
 		}
 	}
+	if len(found[0])+len(found[1]) == 0 && !ended[0] && !ended[1] {
+		return &cairn.Error{Op: "load tape folder", Subject: f.dir, Kind: cairn.KindNotFound, Err: errors.New("the folder holds no records"),
+			Hint: "name a folder that a tape tool made, or format this one"}
+	}
 	f.parts = nil
 	for part := range 2 {
 		if part == 1 && len(found[1]) == 0 && !ended[1] {
@@ -148,10 +174,6 @@ func (f *Folder) load() error {
 		}
 		f.parts = append(f.parts, p)
 	}
-	if len(f.parts[0].kinds) == 0 && !f.parts[0].ended {
-		return &cairn.Error{Op: "load tape folder", Subject: f.dir, Kind: cairn.KindNotFound, Err: errors.New("the folder holds no records"),
-			Hint: "name a folder that a tape tool made, or format this one"}
-	}
 	return nil
 }
 
@@ -160,12 +182,13 @@ func (f *Folder) damaged(format string, args ...any) error {
 }
 
 // assemble checks that blocks are dense and builds the partition. Without an end
-// mark the partition ends behind its last dense block, and ended stays false.
+// mark the partition ends behind its last dense block, and ended stays false; one
+// without anything at all ends at its beginning, as other tools take it.
 func (f *Folder) assemble(part int, found map[uint64]kind, ended bool, at uint64) (partition, error) {
-	p := partition{ended: ended, kinds: make([]kind, 0, len(found))}
-	for {
+	p := partition{ended: ended || len(found) == 0, kinds: make([]kind, 0, len(found))}
+	for !ended || uint64(len(p.kinds)) < at {
 		k, there := found[uint64(len(p.kinds))]
-		if !there || ended && uint64(len(p.kinds)) == at {
+		if !there {
 			break
 		}
 		if k == filemark {
@@ -176,28 +199,36 @@ func (f *Folder) assemble(part int, found map[uint64]kind, ended bool, at uint64
 	if ended && uint64(len(p.kinds)) != at {
 		return p, f.damaged("partition %d lacks block %d, before its end at %d", part, len(p.kinds), at)
 	}
-	used, err := f.measure(part, len(p.kinds))
-	p.used = used
-	return p, err
-}
-
-// measure adds up the records' sizes only when there are few: a size per record
-// costs a system call, and only writing near the end needs the sum exactly.
-func (f *Folder) measure(part, blocks int) (int64, error) {
-	const few = 2000
-	if f.opt.ReadOnly || blocks > few {
-		return int64(blocks) * ltfs.DefaultBlock, nil
-	}
-	var sum int64
-	for b := range blocks {
-		info, err := os.Stat(f.name(part, uint64(b), record))
-		if err == nil {
-			sum += info.Size()
-		} else if !errors.Is(err, fs.ErrNotExist) {
-			return 0, ioError("load tape folder", f.dir, err)
+	if len(found) > len(p.kinds) {
+		for block, k := range found {
+			if block >= uint64(len(p.kinds)) {
+				f.stale = append(f.stale, f.name(part, block, k))
+			}
 		}
 	}
-	return sum, nil
+	return p, nil
+}
+
+// measure adds up the sizes of a partition's records, once they are asked for: a
+// size costs a system call.
+func (f *Folder) measure(part int) error {
+	p := &f.parts[part]
+	if p.measured {
+		return nil
+	}
+	var sum int64
+	for b, k := range p.kinds {
+		if k != record {
+			continue
+		}
+		info, err := os.Stat(f.name(part, uint64(b), record))
+		if err != nil {
+			return ioError("measure tape folder", f.dir, err)
+		}
+		sum += info.Size()
+	}
+	p.used, p.measured = sum, true
+	return nil
 }
 
 func (f *Folder) name(part int, block uint64, k kind) string {
@@ -307,6 +338,9 @@ func (f *Folder) Write(_ context.Context, p []byte) (Warning, error) {
 		return 0, err
 	}
 	part := f.part()
+	if err := f.measure(f.pos.Partition); err != nil {
+		return 0, err
+	}
 	if part.used+int64(len(p)) > f.capacity(f.pos.Partition) {
 		return EarlyWarning, &cairn.Error{Op: "write tape record", Subject: f.dir, Kind: cairn.KindSpace, Err: errors.New("end of medium")}
 	}
@@ -345,13 +379,18 @@ func (f *Folder) WriteFilemarks(_ context.Context, n int, immediate bool) error 
 // beforeWrite refuses a protected medium and raises the change reference at the
 // first write after loading, as drives do.
 func (f *Folder) beforeWrite() error {
-	if f.opt.ReadOnly {
-		return &cairn.Error{Op: "write tape", Subject: f.dir, Kind: cairn.KindPermission, Err: errors.New("the medium is write protected")}
+	if err := f.mayWrite("write tape"); err != nil {
+		return err
 	}
 	if f.wrote {
 		return nil
 	}
-	f.wrote = true
+	for _, name := range f.stale {
+		if err := os.Remove(name); err != nil {
+			return ioError("clear tape folder", name, err)
+		}
+	}
+	f.wrote, f.stale = true, nil
 	return f.raiseChangeReference()
 }
 
@@ -393,21 +432,23 @@ func (f *Folder) put(k kind, data []byte) error {
 func (f *Folder) cut(at Position) error {
 	part := &f.parts[at.Partition]
 	length := uint64(len(part.kinds))
-	if at.Block == length && part.ended {
+	if at.Block == length && part.ended && length > 0 {
 		return nil
 	}
-	if part.ended {
-		if err := os.Rename(f.name(at.Partition, length, end), f.name(at.Partition, at.Block, end)); err != nil {
-			return ioError("cut tape", f.dir, err)
-		}
-	} else if err := os.WriteFile(f.name(at.Partition, at.Block, end), nil, 0o644); err != nil {
+	err := os.Rename(f.name(at.Partition, length, end), f.name(at.Partition, at.Block, end))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = os.WriteFile(f.name(at.Partition, at.Block, end), nil, 0o644)
+	}
+	if err != nil {
 		return ioError("cut tape", f.dir, err)
 	}
 	part.ended = true
 	for b := length; b > at.Block; b-- {
 		name := f.name(at.Partition, b-1, part.kinds[b-1])
-		if info, err := os.Stat(name); err == nil {
-			part.used -= info.Size()
+		if part.measured {
+			if info, err := os.Stat(name); err == nil {
+				part.used -= info.Size()
+			}
 		}
 		if err := os.Remove(name); err != nil {
 			return ioError("cut tape", name, err)
@@ -440,26 +481,26 @@ func (f *Folder) sync() error {
 
 // Format erases the medium and makes partitions.
 func (f *Folder) Format(_ context.Context, partitions int) error {
-	if f.opt.ReadOnly {
-		return &cairn.Error{Op: "format tape", Subject: f.dir, Kind: cairn.KindPermission, Err: errors.New("the medium is write protected")}
+	if err := f.mayWrite("format tape"); err != nil {
+		return err
 	}
-	entries, err := os.ReadDir(f.dir)
+	names, err := f.names()
 	if err != nil {
 		return ioError("format tape", f.dir, err)
 	}
-	for _, e := range entries {
-		_, _, _, isRecord := parseRecordName(e.Name())
-		isAttribute := strings.HasPrefix(e.Name(), "attr_") && e.Name() != f.attributeFile(0, ltfs.AttrVolumeChangeReference)
+	for _, name := range names {
+		_, _, _, isRecord := parseRecordName(name)
+		isAttribute := strings.HasPrefix(name, "attr_") && name != f.attributeFile(0, ltfs.AttrVolumeChangeReference)
 		if !isRecord && !isAttribute {
 			continue
 		}
-		if err := os.Remove(filepath.Join(f.dir, e.Name())); err != nil {
+		if err := os.Remove(filepath.Join(f.dir, name)); err != nil {
 			return ioError("format tape", f.dir, err)
 		}
 	}
-	f.parts, f.pos = make([]partition, partitions), Position{}
+	f.parts, f.pos, f.stale = make([]partition, partitions), Position{}, nil
 	for p := range f.parts {
-		f.parts[p].ended = true
+		f.parts[p].ended, f.parts[p].measured = true, true
 		if err := os.WriteFile(f.name(p, 0, end), nil, 0o644); err != nil {
 			return ioError("format tape", f.dir, err)
 		}
