@@ -177,13 +177,27 @@ func (l *Log) replay(payload []byte) error {
 			return corrupt(err.Error())
 		}
 		l.state.Store(&first)
-		return nil
+		return named(first.Versions)
 	}
 	var e Edit
 	if err := json.Unmarshal(payload, &e); err != nil {
 		return corrupt(err.Error())
 	}
+	if err := named(e.Versions); err != nil {
+		return err
+	}
 	l.state.Store(l.State().apply(e))
+	return nil
+}
+
+// named makes sure that every version has a name of its kind: the order of
+// versions looks at its first letter.
+func named(list []Version) error {
+	for _, v := range list {
+		if !v.ID().IsSnapshot() && !v.ID().IsBookmark() {
+			return corrupt(fmt.Sprintf("a version is named %q", v.Name))
+		}
+	}
 	return nil
 }
 

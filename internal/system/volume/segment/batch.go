@@ -42,6 +42,7 @@ const (
 	entrySize  = 16
 	headerSize = blockSize
 	maxCount   = 1<<32 - 1
+	maxBlock   = 1 << 51 // no volume has more than 2^63 bytes
 )
 
 var table = crc32.MakeTable(crc32.Castagnoli)
@@ -121,6 +122,9 @@ func decode(id Identity, offset int64, p []byte) (h header, ok bool) {
 	for range n {
 		e := entry{first: le.Uint64(p[at:]), count: uint64(le.Uint32(p[at+8:])), kind: Kind(p[at+12])}
 		at += entrySize
+		if e.first >= maxBlock || e.count > maxBlock-e.first {
+			return header{}, false
+		}
 		if e.kind == Data {
 			if e.count > uint64(headerSize-sums)/4 {
 				return header{}, false

@@ -73,9 +73,13 @@ func (r *Recovered) take(h *header) {
 
 // walk reads the headers from the start, each telling where the next one is.
 // Behind a bad one it looks at every block for the next good one. bad is the
-// offset of the first bad header, size when there is none.
+// offset of the first bad header, or the file's end when that is before size; size
+// when there is none.
 func walk(f blockio.File, id Identity, size int64) (heads []header, bad int64) {
 	p := make([]byte, headerSize)
+	if have, err := f.Size(); err == nil {
+		size = min(size, have)
+	}
 	bad = size
 	for at := int64(0); at+headerSize <= size; {
 		if _, err := f.ReadAt(p, at); err != nil {
