@@ -22,12 +22,14 @@ type after struct {
 	dev     cairn.BlockDevice
 	present []*version // by order
 	blocks  []int64    // that any operation ever touched
+	allowed func(sector int64) []uint32
+	now     map[int64]uint32 // sectors of the head that are not zero
 }
 
 // check opens the volume on a disk as a cut left it and compares it with the
 // model. A disk without a catalog is right as long as the volume was not made.
 func (l *live) check(disk *fakedisk.Disk, cut int) error {
-	a := &after{w: l.w, h: l.h, cut: cut, disk: disk, blocks: l.h.blocks()}
+	a := &after{w: l.w, h: l.h, cut: cut, disk: disk, blocks: l.h.blocks(), allowed: l.allowedAt(cut)}
 	var err error
 	a.v, err = volume.Open(context.Background(), disk, l.w.options(l.faults, "after the cut"))
 	if err != nil {
@@ -43,6 +45,22 @@ func (l *live) check(disk *fakedisk.Disk, cut int) error {
 		}
 	}
 	return nil
+}
+
+// allowedAt is history.allowed for one cut, which is asked for once for each of
+// the cut's outcomes.
+func (l *live) allowedAt(cut int) func(sector int64) []uint32 {
+	if l.allowed == nil || l.allowedCut != cut {
+		l.allowed, l.allowedCut = map[int64][]uint32{}, cut
+	}
+	return func(s int64) []uint32 {
+		ids, known := l.allowed[s]
+		if !known {
+			ids = l.h.allowed(s, cut)
+			l.allowed[s] = ids
+		}
+		return ids
+	}
 }
 
 // checkVersions compares the catalog with what the model allows.
@@ -132,7 +150,15 @@ func (a *after) checkContent() error {
 	if err != nil {
 		return err
 	}
-	return checkHead(a.dev, sectors, a.blocks, func(s int64) []uint32 { return a.h.allowed(s, a.cut) })
+	a.now = map[int64]uint32{}
+	return readBlocks(a.dev.ReadAt, a.blocks, sectors, func(p []byte) error {
+		for s, sector := range sectorsOf(p, a.blocks) {
+			if id, _ := unstamp(sector, s); id != 0 {
+				a.now[s] = id
+			}
+		}
+		return same("head", p, a.blocks, sectors, a.allowed)
+	})
 }
 
 // checkChanges looks at the change sets from each version to the next and to the
@@ -181,32 +207,21 @@ func (a *after) checkChange(from, to *version) error {
 
 // missing: each block that differs is in the change set.
 func (a *after) missing(from, to *version, changed map[int64]bool) error {
-	size, content := a.dev.Size()/sectorSize, func(s int64, p []byte) uint32 {
-		id, _ := unstamp(p, s)
-		return id
-	}
-	p := make([]byte, blockSize)
+	size, now := a.dev.Size()/sectorSize, a.now
 	if to != nil {
-		size, content = to.sectors, func(s int64, _ []byte) uint32 { return to.content[s] }
+		size, now = to.sectors, to.content
 	}
 	for _, b := range a.blocks {
-		n := min(blockSize, size*sectorSize-b*blockSize)
-		if n <= 0 || changed[b] {
+		if changed[b] {
 			continue
 		}
-		if to == nil {
-			if err := a.dev.ReadAt(context.Background(), p[:n], b*blockSize); err != nil {
-				return err
-			}
-		}
-		for i := range n / sectorSize {
-			s := b*perBlock + i
+		for s := b * perBlock; s < min((b+1)*perBlock, size); s++ {
 			was := from.content[s]
 			if s >= from.sectors {
 				was = never & 0xffffffff // grown: counts as changed
 			}
-			if now := content(s, p[i*sectorSize:(i+1)*sectorSize]); now != was {
-				return fmt.Errorf("block %d is not among them, but sector %d held write %d and holds %d", b, s, was, now)
+			if now[s] != was {
+				return fmt.Errorf("block %d is not among them, but sector %d held write %d and holds %d", b, s, was, now[s])
 			}
 		}
 	}

@@ -24,8 +24,8 @@ func stamp(p []byte, first int64, write uint32) {
 	for at := 0; at < len(p); at += sectorSize {
 		s := p[at : at+sectorSize]
 		head := uint64(write)<<32 | uint64(first+int64(at/sectorSize))
-		for i := 0; i < sectorSize; i += 8 {
-			binary.LittleEndian.PutUint64(s[i:], head*(2*uint64(i)+1))
+		for i := 0; i < sectorSize; i += 8 { // the word at byte i is head times 2i+1
+			binary.LittleEndian.PutUint64(s[i:], head+2*uint64(i)*head)
 		}
 	}
 }
@@ -36,10 +36,12 @@ func unstamp(s []byte, number int64) (uint32, error) {
 	if head != 0 && uint32(head) != uint32(number) {
 		return 0, fmt.Errorf("sector %d holds sector %d of write %d", number, uint32(head), head>>32)
 	}
+	want := head
 	for i := 0; i < sectorSize; i += 8 {
-		if binary.LittleEndian.Uint64(s[i:]) != head*(2*uint64(i)+1) {
+		if binary.LittleEndian.Uint64(s[i:]) != want {
 			return 0, fmt.Errorf("sector %d of write %d is mixed up", number, head>>32)
 		}
+		want += 16 * head
 	}
 	return uint32(head >> 32), nil
 }

@@ -3,7 +3,10 @@ package crash_test
 import (
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"os"
+	"runtime/debug"
+	"sync/atomic"
 	"testing"
 
 	"cairn/internal/system/volume"
@@ -11,28 +14,80 @@ import (
 )
 
 var (
-	seeds   = flag.Int("seeds", 0, "number of workloads; 0: 3, or 50 with CAIRN_SCALE=full")
+	seeds   = flag.Int("seeds", 0, "number of workloads; 0: 3, or 300 with CAIRN_SCALE=full")
+	samples = flag.Int("samples", 0, "random outcomes of random cuts, in all; 0: 50, or 10,000 with CAIRN_SCALE=full")
 	from    = flag.Uint64("from", 1, "first seed")
 	seed    = flag.Uint64("seed", 0, "only this workload")
 	cutFlag = flag.Int("cut", -1, "with -seed: only this cut")
-	subset  = flag.Int64("subset", -1, "with -cut: only this outcome")
-	subsets = flag.Int("subsets", 0, "random outcomes of each cut; 0: 1, or 4 with CAIRN_SCALE=full")
+	subset  = flag.Uint64("subset", 0, "with -cut: only this outcome")
 	length  = flag.Int("length", 40, "operations of a workload")
 )
 
-// scale gives the sizes that the flags leave open.
-func scale() (workloads, outcomes int) {
-	workloads, outcomes = 3, 1
-	if os.Getenv("CAIRN_SCALE") == "full" {
-		workloads, outcomes = 50, 4
+// TestMain trades memory for time: nearly all that a crashed disk needs is garbage
+// after it.
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(300)
+	m.Run()
+}
+
+// full tells that this is the run that takes its time.
+func full() bool { return os.Getenv("CAIRN_SCALE") == "full" }
+
+// workloads is how many seeds a test runs: quick ones in the default run, one in
+// share of all in the full one.
+func workloads(quick, share int) int {
+	switch {
+	case *seeds > 0:
+		return max(1, *seeds/share)
+	case full():
+		return 300 / share
 	}
-	if *seeds > 0 {
-		workloads = *seeds
+	return quick
+}
+
+// outcomes says with which outcomes each cut is tried of a log with that many
+// entries.
+type outcomes func(entries int) func(pos int) []fakedisk.Subset
+
+// always tries the loss of everything that was not durable, and n others.
+func always(n int) outcomes {
+	return func(int) func(int) []fakedisk.Subset {
+		return func(pos int) []fakedisk.Subset {
+			list := []fakedisk.Subset{fakedisk.Nothing}
+			for i := range n {
+				list = append(list, fakedisk.Subset(i+1+pos%7)) // from Everything on
+			}
+			return list
+		}
 	}
-	if *subsets > 0 {
-		outcomes = *subsets
+}
+
+// prefixes tries every prefix of the log, once with all that was not durable and
+// once without, and n random parts of it at random cuts.
+func prefixes(seed uint64, n int) outcomes {
+	return func(entries int) func(int) []fakedisk.Subset {
+		rng := rand.New(rand.NewPCG(seed, 0x5a3))
+		at := map[int][]fakedisk.Subset{}
+		for range n {
+			cut := rng.IntN(entries + 1)
+			at[cut] = append(at[cut], 2+fakedisk.Subset(rng.Uint64N(1<<20)))
+		}
+		return func(pos int) []fakedisk.Subset {
+			return append([]fakedisk.Subset{fakedisk.Nothing, fakedisk.Everything}, at[pos]...)
+		}
 	}
-	return workloads, outcomes
+}
+
+// single tries one outcome of one cut.
+func single(cut int, what fakedisk.Subset) outcomes {
+	return func(int) func(int) []fakedisk.Subset {
+		return func(pos int) []fakedisk.Subset {
+			if pos != cut {
+				return nil
+			}
+			return []fakedisk.Subset{what}
+		}
+	}
 }
 
 // failure is a cut that came out wrong.
@@ -62,33 +117,26 @@ func (f *failure) replay() string {
 	return s
 }
 
-// try runs a workload and every cut of it; nil when all came out right.
-func try(w workload, faults volume.Fault, outcomes int, cuts func(cut int) bool) (*failure, int) {
+// try runs a workload and its cuts; nil when all came out right.
+func try(w workload, faults volume.Fault, tried outcomes) (*failure, int) {
 	l, err := w.run(faults)
 	if err != nil {
 		return &failure{w: w, cut: -1, err: err, log: tail(l.disk.Log(), l.disk.Len())}, 0
 	}
-	return l.cuts(outcomes, cuts)
+	return l.cuts(tried)
 }
 
-// cuts checks what the power leaves at every entry of the log that was chosen.
-func (l *live) cuts(outcomes int, chosen func(cut int) bool) (*failure, int) {
+// cuts checks what the power leaves at each entry of the log.
+func (l *live) cuts(tried outcomes) (*failure, int) {
 	count := 0
+	l.h.finish()
 	r := l.disk.Replay()
+	list := tried(l.disk.Len())
 	for {
-		if chosen == nil || chosen(r.Pos()) {
-			for n := range fakedisk.Subset(outcomes + 1) {
-				what := fakedisk.Nothing
-				if n > 0 {
-					what = n + fakedisk.Subset(r.Pos()%7) // from Everything on
-				}
-				if *subset >= 0 && chosen != nil {
-					what = fakedisk.Subset(*subset)
-				}
-				count++
-				if err := l.check(r.Crash(what), r.Pos()); err != nil {
-					return &failure{w: l.w, cut: r.Pos(), what: what, err: err, log: tail(l.disk.Log(), r.Pos())}, count
-				}
+		for _, what := range list(r.Pos()) {
+			count++
+			if err := l.check(r.Crash(what), r.Pos()); err != nil {
+				return &failure{w: l.w, cut: r.Pos(), what: what, err: err, log: tail(l.disk.Log(), r.Pos())}, count
 			}
 		}
 		if !r.Next() {
@@ -110,14 +158,14 @@ func tail(log []fakedisk.Entry, pos int) string {
 }
 
 // shorten leaves out what the failure does not need: operations, then nestings.
-func shorten(f *failure, faults volume.Fault, outcomes int) *failure {
+func shorten(f *failure, faults volume.Fault) *failure {
 	tries := 0
 	for size := len(f.w.ops) / 2; size > 0; size /= 2 {
 		for at := 0; at+size <= len(f.w.ops) && tries < 60; {
 			w := f.w
 			w.ops = append(append([]op(nil), w.ops[:at]...), w.ops[at+size:]...)
 			tries++
-			if shorter, _ := try(w, faults, outcomes, nil); shorter != nil {
+			if shorter, _ := try(w, faults, always(2)); shorter != nil {
 				f = shorter
 			} else {
 				at += size
@@ -127,29 +175,37 @@ func shorten(f *failure, faults volume.Fault, outcomes int) *failure {
 	return f
 }
 
-// Every cut of every workload comes out right.
+// Every prefix of every workload's log comes out right, and so do random parts of
+// what was not durable.
 func TestCuts(t *testing.T) {
-	workloads, outcomes := scale()
-	first := *from
-	var cuts func(int) bool
+	n, all := workloads(3, 1), *samples
+	if all == 0 && full() {
+		all = 10000
+	} else if all == 0 {
+		all = 50
+	}
+	var total atomic.Int64
 	if *seed > 0 {
-		first, workloads = *seed, 1
+		tried := prefixes(*seed, 0)
 		if *cutFlag >= 0 {
-			cuts = func(cut int) bool { return cut == *cutFlag }
+			tried = single(*cutFlag, fakedisk.Subset(*subset))
 		}
+		if f, _ := try(draw(*seed, *length), 0, tried); f != nil {
+			t.Fatal(f)
+		}
+		return
 	}
-	total := 0
-	for s := first; s < first+uint64(workloads); s++ {
-		t.Run(fmt.Sprintf("seed=%d", s), func(t *testing.T) {
-			f, n := try(draw(s, *length), 0, outcomes, cuts)
-			total += n
-			switch {
-			case f != nil && cuts != nil:
-				t.Fatal(f)
-			case f != nil:
-				t.Fatalf("%v\nshortened: %v\nreplay: %s", f, shorten(f, 0, outcomes), f.replay())
-			}
-		})
-	}
-	t.Logf("%d workloads, %d crashed disks", workloads, total)
+	t.Run("all", func(t *testing.T) {
+		for s := *from; s < *from+uint64(n); s++ {
+			t.Run(fmt.Sprintf("seed=%d", s), func(t *testing.T) {
+				t.Parallel()
+				f, disks := try(draw(s, *length), 0, prefixes(s, (all+n-1)/n))
+				total.Add(int64(disks))
+				if f != nil {
+					t.Fatalf("%v\nshortened: %v\nreplay: %s", f, shorten(f, 0), f.replay())
+				}
+			})
+		}
+	})
+	t.Logf("%d workloads, %d crashed disks, %d or more of them with a random part of what was not durable", n, total.Load(), all)
 }

@@ -19,8 +19,10 @@
 //
 //	go test ./test/crash -run TestCuts -seed N -cut C -subset S -v
 //
-// The flags -seeds and -from choose more seeds, -subsets how many random outcomes
-// each cut is tried with; CAIRN_SCALE=full is the run for a night.
+// Every prefix of a workload's log is tried with all of what was not durable and
+// with nothing of it, and random cuts with random parts of it. The flags -seeds and
+// -from choose more seeds, -samples how many random outcomes are tried in all;
+// CAIRN_SCALE=full is 300 seeds and 10,000 samples.
 //
 // Beside the cuts stand receives that are cut and resumed (TestReceiveCuts), disks
 // of which any one call fails (TestFailingCalls), and the engine's rules broken one

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -105,38 +106,47 @@ func (l *live) doubt(t *task) {
 // Whichever call to the disk fails, and the power with it: what was promised
 // before stands.
 func TestFailingCalls(t *testing.T) {
-	workloads, outcomes := scale()
+	n := workloads(1, 20)
 	first, step := *from, 1
-	if workloads < 10 && *seeds == 0 { // the quick run takes a few of the calls of one workload with marks
-		first, workloads, step = 5, 1, 2
-	} else if *seeds == 0 {
-		workloads /= 5
+	if !full() && *seeds == 0 { // the quick run takes a few of the calls of one workload with marks
+		first, step = 5, 2
 	}
-	total := 0
-	for s := first; s < first+uint64(workloads); s++ {
-		t.Run(fmt.Sprintf("seed=%d", s), func(t *testing.T) {
-			w := draw(s, *length)
-			for n := 0; ; n += step {
-				l, at, err := w.runFailing(n)
-				if err != nil {
-					t.Fatalf("call %d fails: %v\n%s", n, err, tail(l.disk.Log(), l.disk.Len()))
+	var total atomic.Int64
+	t.Run("all", func(t *testing.T) {
+		for s := first; s < first+uint64(n); s++ {
+			t.Run(fmt.Sprintf("seed=%d", s), func(t *testing.T) {
+				t.Parallel()
+				disks, err := draw(s, *length).failEach(step)
+				if total.Add(int64(disks)); err != nil {
+					t.Fatal(err)
 				}
-				l.disk.OnCall(nil)
-				disks, err := l.checkSince(max(at, 0), outcomes)
-				if total += disks; err != nil {
-					t.Fatalf("call %d fails, then the power: %v\noperations:\n%s", n, err, list(w.ops))
-				}
-				if at < 0 {
-					return
-				}
-			}
-		})
+			})
+		}
+	})
+	t.Logf("%d workloads, %d crashed disks", n, total.Load())
+}
+
+// failEach runs the workload once for every step-th call, which fails then.
+func (w workload) failEach(step int) (disks int, err error) {
+	for n := 0; ; n += step {
+		l, at, err := w.runFailing(n)
+		if err != nil {
+			return disks, fmt.Errorf("call %d fails: %w\n%s", n, err, tail(l.disk.Log(), l.disk.Len()))
+		}
+		l.disk.OnCall(nil)
+		more, err := l.checkSince(max(at, 0), 1)
+		if disks += more; err != nil {
+			return disks, fmt.Errorf("call %d fails, then the power: %w\noperations:\n%s", n, err, list(w.ops))
+		}
+		if at < 0 {
+			return disks, nil
+		}
 	}
-	t.Logf("%d workloads, %d crashed disks", workloads, total)
 }
 
 // checkSince cuts the power soon after the entry, and at the end of the log.
 func (l *live) checkSince(at, outcomes int) (disks int, err error) {
+	l.h.finish()
 	for r := l.disk.Replay(); ; {
 		if end := r.Pos() == l.disk.Len(); end || r.Pos() >= at && r.Pos() < at+8 {
 			for n := range fakedisk.Subset(outcomes + 1) {

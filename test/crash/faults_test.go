@@ -34,7 +34,7 @@ func TestPlantedFaults(t *testing.T) {
 		t.Run(fmt.Sprintf("fault=%#x", uint32(c.fault)), func(t *testing.T) {
 			s := c.seed
 			for next := uint64(1); next <= 60; next++ {
-				if f, _ := try(draw(s, *length), c.fault, 1, nil); f != nil {
+				if f, _ := try(draw(s, *length), c.fault, always(1)); f != nil {
 					t.Logf("%s: noticed by seed %d, cut %d: %v", c.rule, s, f.cut, f.err)
 					return
 				}

@@ -22,6 +22,9 @@ type live struct {
 	dev    cairn.BlockDevice
 	h      *history
 	nextID atomic.Uint32
+
+	allowedCut int // allowed is of this cut
+	allowed    map[int64][]uint32
 }
 
 func (w workload) options(faults volume.Fault, boot string) volume.Options {
@@ -270,8 +273,7 @@ func (l *live) settleChange(t *task, tasks []*task, before map[int64]uint32) err
 	if err := l.dev.ReadAt(context.Background(), p, t.op.first*sectorSize); err != nil {
 		return err
 	}
-	err := same("head", p, t.op.first, never, func(s int64) []uint32 { return values(tasks, s, before, false) })
-	if err != nil {
+	if err := sameRun("head", p, t.op.first, func(s int64) []uint32 { return values(tasks, s, before, false) }); err != nil {
 		return err
 	}
 	c := change{span: t.span, first: t.op.first, count: t.op.count, durable: t.op.fua && t.op.kind != opDiscard, value: map[int64]uint32{}}
@@ -330,14 +332,14 @@ func (l *live) settleCapture(t *task, tasks []*task, before map[int64]uint32) er
 	if v.sectors != l.h.size {
 		return fmt.Errorf("snapshot of %d sectors, the head has %d", v.sectors, l.h.size)
 	}
-	err := eachBlock(l.v, v, l.h.blocks(), func(p []byte, first int64) error {
-		err := same("new snapshot "+v.id.Name, p, first, v.sectors, func(s int64) []uint32 { return values(tasks, s, before, true) })
-		for i := range int64(perBlock) {
-			if id, _ := unstamp(p[i*sectorSize:(i+1)*sectorSize], first+i); id != 0 && first+i < v.sectors {
-				v.content[first+i] = id
+	blocks := l.h.blocks()
+	err := readSnapshot(l.v, v, blocks, func(p []byte) error {
+		for s, sector := range sectorsOf(p, blocks) {
+			if id, _ := unstamp(sector, s); id != 0 {
+				v.content[s] = id
 			}
 		}
-		return err
+		return same("new snapshot "+v.id.Name, p, blocks, v.sectors, func(s int64) []uint32 { return values(tasks, s, before, true) })
 	})
 	l.h.add(v)
 	return err
@@ -386,51 +388,4 @@ func (l *live) checkAround(o op) error {
 		}
 	}
 	return checkHead(l.dev, l.h.size, blocks, func(s int64) []uint32 { return []uint32{l.h.now[s]} })
-}
-
-// eachBlock reads blocks of a snapshot, padded with zeroes behind its end.
-func eachBlock(e *volume.Volume, v *version, blocks []int64, f func(p []byte, first int64) error) error {
-	ctx := context.Background()
-	r, err := e.OpenVersion(ctx, v.id)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = r.Close() }()
-	for _, b := range blocks {
-		p := make([]byte, blockSize)
-		n := min(blockSize, v.sectors*sectorSize-b*blockSize)
-		if n <= 0 {
-			continue
-		}
-		if err := r.ReadAt(ctx, p[:n], b*blockSize); err != nil {
-			return err
-		}
-		if err := f(p, b*perBlock); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func checkSnapshot(e *volume.Volume, v *version, blocks []int64) error {
-	return eachBlock(e, v, blocks, func(p []byte, first int64) error {
-		return same("snapshot "+v.id.Name, p, first, v.sectors, func(s int64) []uint32 { return []uint32{v.content[s]} })
-	})
-}
-
-func checkHead(dev cairn.BlockDevice, sectors int64, blocks []int64, want func(int64) []uint32) error {
-	p := make([]byte, blockSize)
-	for _, b := range blocks {
-		n := min(blockSize, sectors*sectorSize-b*blockSize)
-		if n <= 0 {
-			continue
-		}
-		if err := dev.ReadAt(context.Background(), p[:n], b*blockSize); err != nil {
-			return err
-		}
-		if err := same("head", p[:n], b*perBlock, sectors, want); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -76,6 +76,17 @@ func (c *content) own(n int64) *page {
 	return *cell
 }
 
+// blank is every page that was allocated and not written; it is nobody's own.
+var blank = new(page)
+
+// reserve takes room for a page.
+func (c *content) reserve(n int64) {
+	if c.at(n) == nil {
+		*c.cell(n) = blank
+		c.pages++
+	}
+}
+
 // free gives a page's room back.
 func (c *content) free(n int64) {
 	if c.at(n) != nil {

@@ -127,7 +127,7 @@ func (f *file) Allocate(off, length int64) error {
 	if err := f.need(OpAllocate, c, off, length); err != nil {
 		return err
 	}
-	each(off, length, func(n int64, _, _ int) { c.own(n) })
+	each(off, length, func(n int64, _, _ int) { c.reserve(n) })
 	f.record(OpAllocate, off, length, nil)
 	return nil
 }
