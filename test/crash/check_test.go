@@ -235,7 +235,7 @@ func (a *after) excess(from, to *version, changed map[int64]bool) error {
 	if to != nil {
 		end, sectors = min(end, to.made.end), to.sectors
 	}
-	written, regions := a.h.written(from.made.start, end)
+	written, regions := a.h.written(from.made.start, end, min(a.w.active/regionSize/64, 16))
 	if to != nil && !a.h.killed(from.made.start, end) {
 		regions = nil
 	}

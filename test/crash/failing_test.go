@@ -27,7 +27,7 @@ func changes(op fakedisk.Op) bool {
 // fails. It ends with the first operation that fails; at is the place in the log
 // of the call, -1 when there was none.
 func (w workload) runFailing(n int) (l *live, at int, err error) {
-	l = &live{w: w, disk: fakedisk.New(), h: newHistory(w.sectors)}
+	l = &live{w: w, disk: w.disk(), h: newHistory(w.sectors)}
 	calls, flush := 0, false
 	at = -1
 	l.disk.OnCall(func(c fakedisk.Call) error {

@@ -164,8 +164,8 @@ func (h *history) allowed(sector int64, cut int) []uint32 {
 }
 
 // written tells which blocks were written between two positions of the log, and
-// which of them intent marks may cover: those of the regions around.
-func (h *history) written(from, to int) (blocks, regions map[int64]bool) {
+// which regions intent marks may cover: those around, and some that lie ahead.
+func (h *history) written(from, to int, ahead int64) (blocks, regions map[int64]bool) {
 	blocks, regions = map[int64]bool{}, map[int64]bool{}
 	for _, c := range h.changes {
 		if c.end <= from || c.start >= to || c.count == 0 {
@@ -173,7 +173,9 @@ func (h *history) written(from, to int) (blocks, regions map[int64]bool) {
 		}
 		for b := c.first / perBlock; b <= (c.first+c.count-1)/perBlock; b++ {
 			blocks[b] = true
-			regions[b*blockSize/regionSize] = true
+			for r := range ahead + 1 {
+				regions[b*blockSize/regionSize+r] = true
+			}
 		}
 	}
 	return blocks, regions

@@ -86,6 +86,18 @@ type workload struct {
 	active  int64 // bytes of the engine's active set
 	segment int64 // bytes of a segment
 	ops     []op
+	lie     func() bool // which syncs the disk leaves out; nil: none
+}
+
+// disk makes the disk that the workload runs on.
+func (w workload) disk() *fakedisk.Disk { return lyingDisk(w.lie) }
+
+func lyingDisk(lie func() bool) *fakedisk.Disk {
+	d := fakedisk.New()
+	if lie != nil {
+		d.Lie(lie)
+	}
+	return d
 }
 
 // draw makes a workload. Few hot places, so that operations meet.

@@ -21,7 +21,8 @@ import (
 // source is what a sender has: versions of which each stands on the one before.
 type source struct {
 	seed     uint64
-	versions []*version // made and named are those of the receive that is to commit it
+	lie      func() bool // as of a workload
+	versions []*version  // made and named are those of the receive that is to commit it
 }
 
 func drawSource(seed uint64, n int) *source {
@@ -137,7 +138,7 @@ func (r *replica) options() volume.Options {
 func (s *source) run(faults volume.Fault) (*replica, error) {
 	ctx := context.Background()
 	rng := rand.New(rand.NewPCG(s.seed, 0x4ec7))
-	r := &replica{source: s, faults: faults, disk: fakedisk.New()}
+	r := &replica{source: s, faults: faults, disk: lyingDisk(s.lie)}
 	if err := volume.Create(ctx, r.disk, volume.CreateOptions{Size: s.versions[0].sectors * sectorSize, Sealed: true}); err != nil {
 		return r, err
 	}

@@ -34,7 +34,7 @@ func (w workload) options(faults volume.Fault, boot string) volume.Options {
 // run makes a volume and does the workload on it. What the engine shows while the
 // power is on is checked on the way.
 func (w workload) run(faults volume.Fault) (*live, error) {
-	l := &live{w: w, faults: faults, disk: fakedisk.New(), h: newHistory(w.sectors)}
+	l := &live{w: w, faults: faults, disk: w.disk(), h: newHistory(w.sectors)}
 	if err := volume.Create(context.Background(), l.disk, volume.CreateOptions{Size: w.sectors * sectorSize}); err != nil {
 		return l, err
 	}

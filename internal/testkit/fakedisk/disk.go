@@ -23,7 +23,7 @@
 //
 // [Disk.OnCall] sees every call before it happens and can make it fail, or do
 // something else first, so that a test decides how two activities interleave.
-// [Disk.SetCapacity] makes writes fail with ENOSPC. All methods may be used from
+// [Disk.SetCapacity] makes writes fail with ENOSPC, [Disk.Lie] leaves out syncs. All methods may be used from
 // several goroutines. A misuse by the test itself panics.
 package fakedisk
 
@@ -83,6 +83,7 @@ type Disk struct {
 
 	calls  atomic.Int64
 	onCall atomic.Pointer[func(Call) error]
+	lies   atomic.Pointer[func() bool]
 }
 
 // New makes an empty disk of 1 TiB.
@@ -102,6 +103,16 @@ func (d *Disk) OnCall(f func(Call) error) {
 		return
 	}
 	d.onCall.Store(&f)
+}
+
+// Lie makes each Sync and SyncDir for which f returns true succeed without doing
+// anything, as if the program had left it out. f is asked in the caller's goroutine,
+// so that it can look at the stack. Disks that a replay of this one makes lie too.
+func (d *Disk) Lie(f func() bool) { d.lies.Store(&f) }
+
+func (d *Disk) lying() bool {
+	f := d.lies.Load()
+	return f != nil && (*f)()
 }
 
 // SetCapacity sets the room of the disk in bytes; less than is in use makes every
@@ -325,6 +336,9 @@ func (d *Disk) ReadDir(name string) ([]string, error) {
 func (d *Disk) SyncDir(name string) error {
 	if err := d.call(OpSyncDir, name, 0, 0); err != nil {
 		return err
+	}
+	if d.lying() {
+		return nil
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

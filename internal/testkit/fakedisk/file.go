@@ -81,6 +81,9 @@ func (f *file) need(op Op, c *content, off, length int64) error {
 // written is then neither durable nor certain to be gone.
 func (f *file) Sync() error {
 	failed := f.disk.call(OpSync, f.name, 0, 0)
+	if failed == nil && f.disk.lying() {
+		return nil
+	}
 	f.disk.mu.Lock()
 	defer f.disk.mu.Unlock()
 	if _, err := f.begin(OpSync, 0, 0, false); err != nil {

@@ -57,6 +57,7 @@ type Replay struct {
 	latest  map[inode]*content // as the running system saw each file
 	files   map[inode]*undurable
 	names   []*naming // not durable yet, in order
+	lies    *func() bool
 }
 
 // undurable is what a file's last syncs left open.
@@ -86,7 +87,7 @@ type naming struct {
 func (d *Disk) Replay() *Replay {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	r := &Replay{log: slices.Clone(d.log), durable: d.first.clone(), latest: map[inode]*content{}, files: map[inode]*undurable{}}
+	r := &Replay{log: slices.Clone(d.log), durable: d.first.clone(), latest: map[inode]*content{}, files: map[inode]*undurable{}, lies: d.lies.Load()}
 	for ino, n := range r.durable.nodes {
 		if n.content != nil {
 			r.latest[ino] = n.content.clone()
@@ -314,7 +315,9 @@ func (r *Replay) Crash(what Subset) *Disk {
 			r.files[ino].choose(n.content, what, rng)
 		}
 	}
-	return fromTree(t)
+	d := fromTree(t)
+	d.lies.Store(r.lies)
+	return d
 }
 
 func (r *Replay) chooseNames(t *tree, what Subset, rng *rand.Rand) {

@@ -18,6 +18,9 @@ const (
 	Lost Kind = 4
 )
 
+// known tells whether this build can read blocks of the kind.
+func (k Kind) known() bool { return k == Data || k == Zero || k == Lost }
+
 // Record is a run of blocks to be preserved. Bytes has Count blocks when Kind is
 // Data, and is nil else.
 type Record struct {
@@ -122,7 +125,7 @@ func decode(id Identity, offset int64, p []byte) (h header, ok bool) {
 	for range n {
 		e := entry{first: le.Uint64(p[at:]), count: uint64(le.Uint32(p[at+8:])), kind: Kind(p[at+12])}
 		at += entrySize
-		if e.first >= maxBlock || e.count > maxBlock-e.first {
+		if !e.kind.known() || e.first >= maxBlock || e.count > maxBlock-e.first {
 			return header{}, false
 		}
 		if e.kind == Data {

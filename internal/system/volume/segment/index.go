@@ -109,6 +109,9 @@ func decodeIndex(id Identity, length int64, p []byte) (x *index, ok bool) {
 	x = newIndex()
 	for p = p[indexHead:]; len(p) > 0; p = p[indexEntry:] {
 		first, count, kind := le.Uint64(p), uint64(le.Uint32(p[8:])), Kind(le.Uint32(p[12:]))
+		if !kind.known() {
+			return nil, false
+		}
 		x.has.Set(first, count)
 		if kind == Data {
 			x.slots[first] = slot{at: le.Uint32(p[16:]), sum: le.Uint32(p[20:])}
