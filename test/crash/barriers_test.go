@@ -12,8 +12,9 @@ import (
 	"testing"
 )
 
-// engineDir is where the engine's source lies, seen from here.
-const engineDir = "../../internal/system/volume"
+// engineDirs is where the engine's source lies, seen from here.
+var engineDirs = []string{"internal/system/volume", "internal/system/volume/catalog", "internal/system/volume/segment",
+	"internal/system/volume/changes", "internal/system/volume/stage", "internal/mech/twin"}
 
 // barrier is a place in the engine's source that makes something durable.
 type barrier struct {
@@ -26,10 +27,10 @@ type barrier struct {
 func barriers(t *testing.T) []barrier {
 	t.Helper()
 	var list []barrier
-	for _, dir := range []string{"", "catalog", "segment", "changes"} {
-		files, err := filepath.Glob(filepath.Join(engineDir, dir, "*.go"))
-		if err != nil {
-			t.Fatal(err)
+	for _, dir := range engineDirs {
+		files, err := filepath.Glob(filepath.Join("../..", dir, "*.go"))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: %d files, %v", dir, len(files), err)
 		}
 		for _, path := range files {
 			if !strings.HasSuffix(path, "_test.go") {
@@ -40,7 +41,7 @@ func barriers(t *testing.T) []barrier {
 	return list
 }
 
-func barriersIn(t *testing.T, path, short string) (list []barrier) {
+func barriersIn(t *testing.T, path, file string) (list []barrier) {
 	t.Helper()
 	fset := token.NewFileSet()
 	tree, err := parser.ParseFile(fset, path, nil, parser.SkipObjectResolution)
@@ -56,7 +57,7 @@ func barriersIn(t *testing.T, path, short string) (list []barrier) {
 		ast.Inspect(fn, func(x ast.Node) bool {
 			if call, ok := x.(*ast.CallExpr); ok && isBarrier(call) {
 				n++
-				list = append(list, barrier{fmt.Sprintf("%s %s %d", short, fn.Name.Name, n), "internal/system/volume/" + short, fset.Position(call.Pos()).Line})
+				list = append(list, barrier{fmt.Sprintf("%s %s %d", strings.TrimPrefix(strings.TrimPrefix(file, "internal/system/volume/"), "internal/mech/"), fn.Name.Name, n), file, fset.Position(call.Pos()).Line})
 			}
 			return true
 		})
