@@ -274,6 +274,8 @@ func syncText(s tape.Status) string {
 	switch {
 	case s.Broken != nil:
 		return "stopped: " + s.Broken.Error()
+	case cairn.KindOf(s.Err) == cairn.KindStuck:
+		return "stuck: " + s.Err.Error()
 	case s.Failures > 0:
 		return fmt.Sprintf("failing, %d times since the last success: %v", s.Failures, s.Err)
 	case s.Pace == syncpolicy.Slow:

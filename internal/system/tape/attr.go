@@ -38,6 +38,9 @@ func (n *Node) set(op string, edit func() (changed bool)) error {
 	if err := f.writable(op); err != nil {
 		return err
 	}
+	if n.file == nil {
+		n.preserve()
+	}
 	if edit() {
 		f.changed(n)
 	}

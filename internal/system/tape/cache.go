@@ -83,6 +83,10 @@ func (c *recordCache) slot(ctx context.Context, at drive.Position) (*cacheSlot, 
 	}
 	oldest.n = 0
 	n, err := c.t.mover.read(ctx, at, oldest.data)
+	if cairn.KindOf(err) == cairn.KindStuck {
+		oldest.data = nil // the drive may still write into it
+		return nil, err
+	}
 	if err != nil {
 		return nil, c.t.missing(at, err)
 	}

@@ -197,7 +197,7 @@ func (t *Tape) writeIndex(ctx context.Context, ix *ltfs.Index, letter byte, at u
 
 // vouch writes the coherency attributes of both partitions.
 func (t *Tape) vouch(ctx context.Context) error {
-	v, err := t.drive.Attribute(ctx, 0, ltfs.AttrVolumeChangeReference)
+	v, err := t.mover.attribute(ctx, 0, ltfs.AttrVolumeChangeReference)
 	if err != nil || len(v) != 4 {
 		return nil // a drive without attributes: the next opening looks at the tape
 	}
@@ -207,7 +207,7 @@ func (t *Tape) vouch(ctx context.Context) error {
 		}
 		c := ltfs.Coherency{ChangeReference: uint64(binary.BigEndian.Uint32(v)), Generation: end.last.Generation, Block: end.last.Self.Block,
 			VolumeUUID: t.label.VolumeUUID, Trusted: true}
-		if err := t.drive.SetAttribute(ctx, t.number[letter], ltfs.AttrCoherency, 0, c.Append(nil)); err != nil {
+		if err := t.mover.setAttribute(ctx, t.number[letter], ltfs.AttrCoherency, 0, c.Append(nil)); err != nil {
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package tape
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -85,6 +86,9 @@ type FS struct {
 	risk     Risk   // since the last index was begun
 	pending  Risk   // what the index being written will settle
 	epoch    uint64
+	snapshot uint64          // how many trees were taken
+	promised []*Node         // folders of the tree being taken that are still to be filled in, among others
+	indexed  *ltfs.Directory // the tree of the newest index on tape
 	sync     SyncState
 	left     int64 // room for data, as the drive said last; -1: without end
 	full     bool
@@ -161,7 +165,7 @@ func NewFS(ctx context.Context, t *Tape, o FSOptions) (*FS, error) {
 	}
 	o.ReadOnly = o.ReadOnly || ix.Lock != ltfs.Unlocked
 	f := &FS{t: t, opt: o, log: o.Logger, cache: newRecordCache(t), done: make(chan struct{}), kick: make(chan struct{}, 1),
-		open: map[*Node]bool{}, partial: map[*Node]bool{}, flushed: map[*Handle]time.Time{}, progress: make(chan struct{}), epoch: 1, left: -1}
+		open: map[*Node]bool{}, partial: map[*Node]bool{}, flushed: map[*Handle]time.Time{}, progress: make(chan struct{}), epoch: 1, snapshot: 1, left: -1}
 	f.ctx, f.stop = context.WithCancel(context.WithoutCancel(ctx))
 	f.header = *ix
 	f.header.Root, f.comment = nil, ""
@@ -172,6 +176,7 @@ func NewFS(ctx context.Context, t *Tape, o FSOptions) (*FS, error) {
 		return nil, err
 	}
 	f.load(ix)
+	f.indexed = ix.Root
 	if x, ok := ix.Extension(); ok {
 		f.sync.IndexBytes = int64(x.IndexBytes) + f.sync.lastSize
 	}
@@ -244,6 +249,9 @@ func (f *FS) Close(ctx context.Context) error {
 	err := f.unmount(ctx)
 	f.stop()
 	<-f.done
+	if hung := f.t.mover.hung(); hung != nil {
+		return errors.Join(err, hung) // a drive in the middle of a call cannot be closed; the process's end does it
+	}
 	if cerr := f.t.Close(); err == nil {
 		err = cerr
 	}

@@ -15,8 +15,7 @@ import (
 // Node is a file, folder or symbolic link of a file system. FS.mu guards all its
 // fields.
 //
-// What a written index needs must not change while it is written: file and frozen
-// are shared with it and copied before they are changed.
+// What a written index needs must not change while it is written: see snapshot.go.
 type Node struct {
 	fs     *FS
 	parent *Node // nil: the root, or removed
@@ -28,9 +27,10 @@ type Node struct {
 	dirs   int             // folders among names
 	frozen *ltfs.Directory // of a folder: with its entries, as the last index has it
 	stale  bool            // frozen is not what the folder is now; so is every folder above
+	next   *ltfs.Directory // of a folder: what the index being taken refers to, still to be filled in
 
 	file    *ltfs.File // of a file or link; Length is what is on tape
-	shared  bool       // file is in an index too
+	ownedAt uint64     // the snapshot after which file was copied: it is not in an index yet
 	size    uint64     // as readers see it
 	drafts  []*draft   // bytes not on tape, oldest first
 	handles int
@@ -101,7 +101,7 @@ func (l *loader) dir(d *ltfs.Directory, parent *Node) *Node {
 	}
 	n.dirs = len(d.Dirs)
 	for _, file := range d.Files {
-		c := &Node{fs: l.fs, parent: n, name: file.Name, file: file, shared: true, size: file.Length, marked: file.OpenForWrite}
+		c := &Node{fs: l.fs, parent: n, name: file.Name, file: file, size: file.Length, marked: file.OpenForWrite}
 		inOrder := func(a, b ltfs.Extent) int { return cmp.Compare(a.FileOffset, b.FileOffset) }
 		if !slices.IsSortedFunc(file.Extents, inOrder) {
 			slices.SortFunc(c.own().Extents, inOrder)
@@ -110,50 +110,13 @@ func (l *loader) dir(d *ltfs.Directory, parent *Node) *Node {
 			c.own().UID = uid
 			n.spoil()
 		}
+		if file.OpenForWrite { // it is not any more: the next index says so
+			c.own().OpenForWrite = false
+			n.spoil()
+		}
 		n.names[file.Name] = c
 	}
 	return n
-}
-
-// spoil says that a folder's frozen form is out of date, and those above it.
-func (n *Node) spoil() {
-	for ; n != nil && !n.stale; n = n.parent {
-		n.stale = true
-	}
-}
-
-// own is the node's file for changing.
-func (n *Node) own() *ltfs.File {
-	if n.shared {
-		c := *n.file
-		c.Extents = slices.Clone(c.Extents)
-		n.file, n.shared = &c, false
-	}
-	return n.file
-}
-
-// freeze is the folder with all below it in the form of an index, which nobody
-// changes any more. Its cost is that of what changed.
-func (n *Node) freeze() *ltfs.Directory {
-	if !n.stale && n.frozen != nil {
-		return n.frozen
-	}
-	d := n.meta
-	for _, c := range n.names {
-		if c.file == nil {
-			d.Dirs = append(d.Dirs, c.freeze())
-			continue
-		}
-		if p := c.isPartial(); c.file.OpenForWrite != p {
-			c.own().OpenForWrite = p
-		}
-		c.marked, c.shared = c.file.OpenForWrite, true
-		d.Files = append(d.Files, c.file)
-	}
-	slices.SortFunc(d.Dirs, func(a, b *ltfs.Directory) int { return cmp.Compare(a.UID, b.UID) })
-	slices.SortFunc(d.Files, func(a, b *ltfs.File) int { return cmp.Compare(a.UID, b.UID) })
-	n.frozen, n.stale = &d, false
-	return &d
 }
 
 func (n *Node) isPartial() bool { return n.writers > n.closing || len(n.drafts) > 0 }
@@ -168,6 +131,7 @@ func (n *Node) notePartial() {
 		delete(n.fs.partial, n)
 	}
 	if n.file.OpenForWrite != p && !n.gone {
+		n.own().OpenForWrite = p
 		n.parent.spoil()
 	}
 	if n.marked && !p && !n.gone && !n.fs.opt.ReadOnly {
@@ -277,6 +241,7 @@ func (n *Node) attr() Attr {
 // times is the node's, for changing.
 func (n *Node) times() *ltfs.Times {
 	if n.file == nil {
+		n.preserve()
 		return &n.meta.Times
 	}
 	return &n.own().Times
@@ -301,6 +266,7 @@ func (n *Node) enter(op, name string) error {
 }
 
 func (n *Node) add(name string, c *Node) {
+	n.preserve()
 	n.names[name] = c
 	if c.file == nil {
 		n.dirs++
@@ -402,6 +368,7 @@ func (n *Node) Remove(name string, dir bool) error {
 
 // leave takes an entry's name away.
 func (n *Node) leave(name string) {
+	n.preserve()
 	if n.names[name].file == nil {
 		n.dirs--
 	}
@@ -459,6 +426,7 @@ func (n *Node) Rename(name string, to *Node, newName string, keep bool) error {
 	if c.file != nil {
 		c.own().Name = newName
 	} else {
+		c.preserve()
 		c.meta.Name = newName
 		c.stale = true
 	}

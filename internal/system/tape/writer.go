@@ -183,6 +183,7 @@ func (f *FS) writeIndex(reason syncpolicy.Reason) {
 	}
 	ix := f.takeIndex(reason)
 	f.mu.Unlock()
+	f.fillTree()
 	if err := f.put(ix, both); err != nil {
 		f.attemptFailed(err, served)
 		return
@@ -226,7 +227,7 @@ func (f *FS) settleClosed() {
 func (f *FS) completeIndexPartition(served []*ask) {
 	f.mu.Lock()
 	ix := f.header
-	ix.Root, ix.Self, ix.Generation = f.root.freeze(), f.sync.Location, f.sync.Generation
+	ix.Root, ix.Self, ix.Generation = f.indexed, f.sync.Location, f.sync.Generation
 	f.mu.Unlock()
 	err := f.atEnd()
 	if err == nil {
@@ -255,7 +256,7 @@ func (f *FS) takeIndex(reason syncpolicy.Reason) *ltfs.Index {
 	if f.opt.Creator != nil {
 		ix.Creator = f.opt.Creator(reason.String())
 	}
-	ix.Root = f.root.freeze()
+	ix.Root = f.beginTree()
 	x := ltfs.Extension{IndexBytes: uint64(f.sync.IndexBytes), OpenCount: len(f.partial)}
 	for n := range f.partial {
 		x.Open = append(x.Open, n.path())
@@ -321,7 +322,7 @@ func (f *FS) attemptDone(ix *ltfs.Index, served []*ask, both bool) {
 	if pace := f.pace(); pace != before {
 		f.log.Warn("the budget for indexes is being spent", "tape", f.t.subject, "pace", pace.String(), "spent", f.sync.IndexBytes, "budget", f.sync.Budget)
 	}
-	f.pending, f.writing = Risk{}, false
+	f.indexed, f.pending, f.writing = ix.Root, Risk{}, false
 	f.answer(served, nil)
 	f.answer(f.joined, nil)
 	f.joined = nil
