@@ -79,7 +79,7 @@ func newHere(ctx context.Context, cfg *config.Config, p place, log *slog.Logger)
 		return h
 	}
 	h.Endpoint = wrap.Union(wrap.Side{Endpoint: h.Endpoint, Filter: cairn.All},
-		wrap.Side{Endpoint: wrap.Leased(z.Endpoint(zfs.Job{}), &h.table), Filter: cairn.All})
+		wrap.Side{Endpoint: wrap.Leased(wrap.Translate(z.Endpoint(zfs.Job{})), &h.table), Filter: cairn.All})
 	return h
 }
 
@@ -110,7 +110,9 @@ const software = "cairn " + Version
 
 // Session is an endpoint whose leases of plans end when it is closed; closing it
 // leaves the place open.
-func (h *Here) Session() *cairn.Endpoint { return wrap.Leased(h.place.Endpoint(), &h.table) }
+func (h *Here) Session() *cairn.Endpoint {
+	return wrap.Leased(wrap.Translate(h.place.Endpoint()), &h.table)
+}
 
 // Close releases the place and the peers.
 func (h *Here) Close() error {

@@ -54,7 +54,7 @@ func (h *Here) zfsFor(ctx context.Context, j *config.Job) (*cairn.Endpoint, erro
 			LargeBlocks: s.LargeBlocks, Compressed: s.Compressed, EmbeddedData: s.EmbeddedData},
 		Receive: zfs.ReceiveOptions{Inherit: j.Recv.Properties.Inherit, Override: j.Recv.Properties.Override, Placeholder: encryption, Root: j.RootFS},
 	})
-	return wrap.Leased(ep, &h.table), nil
+	return wrap.Leased(wrap.Translate(ep), &h.table), nil
 }
 
 // selected is what the job selects, under its own names.

@@ -67,9 +67,9 @@ func NewWriter(w io.Writer, o WriterOptions) (*Writer, error) {
 	out.begin()
 	if out.sendsData() {
 		if o.From == 0 {
-			out.object(objectData, typeData, BlockSize(o.Size))
+			out.object(DataObject, typeData, BlockSize(o.Size))
 		}
-		out.free(objectData, uint64(o.Size), toEnd)
+		out.free(DataObject, uint64(o.Size), toEnd)
 	}
 	return out, out.err
 }
@@ -80,7 +80,7 @@ func (o *WriterOptions) check() error {
 		return errors.New("no GUID of the version to send")
 	case !strings.Contains(o.Name, "@") || len(o.Name) >= nameBytes:
 		return fmt.Errorf("%q is not the name of a snapshot", o.Name)
-	case o.From == 0 && o.Object == objectData && o.Offset%uint64(BlockSize(max(o.Size, 512))) != 0:
+	case o.From == 0 && o.Object == DataObject && o.Offset%uint64(BlockSize(max(o.Size, 512))) != 0:
 		return fmt.Errorf("it cannot go on at byte %d, inside a block", o.Offset)
 	case o.Size <= 0 || o.Size%512 != 0:
 		return fmt.Errorf("a zvol cannot have %d bytes", o.Size)
@@ -90,14 +90,14 @@ func (o *WriterOptions) check() error {
 
 // sendsData reports whether the data is part of the stream: not of one that was
 // cut behind it.
-func (w *Writer) sendsData() bool { return w.o.Object <= objectData }
+func (w *Writer) sendsData() bool { return w.o.Object <= DataObject }
 
 // Position is the first byte of the volume that the stream needs.
 func (w *Writer) Position() int64 {
 	switch w.o.Object {
 	case 0:
 		return 0
-	case objectData:
+	case DataObject:
 		return int64(min(w.o.Offset, uint64(w.o.Size)))
 	}
 	return w.o.Size
@@ -117,7 +117,7 @@ func (w *Writer) Data(off int64, p []byte) error {
 			done = w.gather(off, p)
 		} else {
 			done = min(len(p), maxRecord)
-			w.write(objectData, typeData, off, p[:done])
+			w.write(DataObject, typeData, off, p[:done])
 		}
 		off, p = off+int64(done), p[done:]
 	}
@@ -128,7 +128,7 @@ func (w *Writer) Data(off int64, p []byte) error {
 func (w *Writer) Zero(off, length int64) error {
 	off, length, _ = w.admit(off, length)
 	if w.err == nil && length > 0 && w.o.From != 0 {
-		w.free(objectData, uint64(off), uint64(length))
+		w.free(DataObject, uint64(off), uint64(length))
 	}
 	return w.err
 }
@@ -163,7 +163,7 @@ func (w *Writer) gather(off int64, p []byte) int {
 // settle writes the gathered block.
 func (w *Writer) settle() {
 	if len(w.block) > 0 {
-		w.write(objectData, typeData, w.at, w.block)
+		w.write(DataObject, typeData, w.at, w.block)
 		w.block = w.block[:0]
 	}
 }
@@ -171,9 +171,9 @@ func (w *Writer) settle() {
 // End writes what is left: the zvol's size, and the record that vouches for all.
 func (w *Writer) End() error {
 	w.settle()
-	w.object(objectProps, typeProps, propsBytes)
-	w.free(objectProps, propsBytes, toEnd)
-	w.write(objectProps, typeProps, 0, propsBlock(w.o.Size, uint64(w.o.To)|1))
+	w.object(propsObject, typeProps, propsBytes)
+	w.free(propsObject, propsBytes, toEnd)
+	w.write(propsObject, typeProps, 0, propsBlock(w.o.Size, uint64(w.o.To)|1))
 	w.start(TypeEnd)
 	w.sum.put(w.head[8:])
 	w.guid(32)

@@ -11,10 +11,11 @@ import (
 	"cairn"
 )
 
-// The objects of a zvol, and their types.
+// DataObject is the object of a zvol that is its content.
+const DataObject = 1
+
 const (
-	objectData  = 1
-	objectProps = 2 // a ZAP with the entry "size"
+	propsObject = 2 // a ZAP with the entry "size"
 	typeData    = 23
 	typeProps   = 24
 )
@@ -117,13 +118,13 @@ func (v *VolumeReader) record(rec Record) (Extent, bool, error) {
 	case rec.Type == TypeEnd && !v.ended:
 		v.ended = true
 		return v.rest()
-	case rec.Type == TypeObject && rec.Object == objectData && rec.ObjectType != typeData:
+	case rec.Type == TypeObject && rec.Object == DataObject && rec.ObjectType != typeData:
 		return Extent{}, false, fmt.Errorf("object %d has the type %d", rec.Object, rec.ObjectType)
-	case rec.Type == TypeFreeObjects && rec.Object <= objectData && rec.Count > objectData-rec.Object:
+	case rec.Type == TypeFreeObjects && rec.Object <= DataObject && rec.Count > DataObject-rec.Object:
 		return Extent{}, false, errors.New("the zvol's data is freed as a whole")
-	case rec.Object == objectData:
+	case rec.Object == DataObject:
 		return v.data(rec)
-	case rec.Object == objectProps && (rec.Type == TypeWrite || rec.Type == TypeEmbedded):
+	case rec.Object == propsObject && (rec.Type == TypeWrite || rec.Type == TypeEmbedded):
 		return Extent{}, false, v.properties(rec)
 	}
 	return Extent{}, false, nil

@@ -1,6 +1,6 @@
 // Package wrap holds the wrappers of endpoints: each adds one behaviour to, or
 // takes rights away from, any cairn.Endpoint, one file each. They are composed in
-// app, at a place in this order: endpoint, translation of names, Leased, Confine,
+// app, at a place in this order: endpoint, Translate, Leased, Confine,
 // AppendOnly, then the wire.
 //
 //   - Leased lets planning, running transfers and pruning go on side by side.
@@ -10,6 +10,7 @@
 //   - AppendOnly lets a client add versions and nothing else.
 //   - Owned writes one owner into all leases.
 //   - Redial replaces a session that was lost, for the next call.
+//   - Translate lets volumes and zvols replicate into each other.
 //   - Limit bounds the bytes per second of streams.
 //
 // Wrappers that add behaviour copy the endpoint and replace fields. Those that take

@@ -61,6 +61,10 @@ func TestWrappersKeepEveryRule(t *testing.T) {
 		both := wrap.Union(wrap.Side{Endpoint: other.Endpoint(), Filter: cairn.Filter{}}, wrap.Side{Endpoint: p.Endpoint(), Filter: cairn.All})
 		endpointtest.Run(t, fixture(p, both, ""), all)
 	})
+	t.Run("translate", func(t *testing.T) {
+		p := memory.New("here")
+		endpointtest.Run(t, fixture(p, wrap.Translate(p.Endpoint()), ""), all)
+	})
 	t.Run("redial", func(t *testing.T) {
 		p := memory.New("vault")
 		dial := func(context.Context) (*cairn.Endpoint, error) { return p.Endpoint(), nil }

@@ -258,21 +258,39 @@ func (u *union) Send(ctx context.Context, step cairn.Step, accept []cairn.Format
 	return s.Send(ctx, step, accept)
 }
 
-// Receive implements cairn.Receiver: the first side that accepts the stream's kind
-// and format takes it.
+// Receive implements cairn.Receiver: the side that has the dataset takes the stream,
+// a new one goes to the side that makes datasets of its kind, rather than to one
+// that takes them in translation.
 func (u *union) Receive(ctx context.Context, s *cairn.Stream, o cairn.ReceiveOptions) (cairn.Received, error) {
-	for i, side := range u.sides {
-		ep := side.Endpoint
-		if ep.Receiver == nil || !side.Filter.Match(s.Header.Dataset) || !slices.Contains(ep.Info.Accepts[s.Header.Kind], s.Header.Format) {
-			continue
-		}
+	if i := u.taker(s.Header); i >= 0 {
 		u.remember(s.Header.Dataset, i)
-		return ep.Receiver.Receive(ctx, s, o)
+		return u.sides[i].Endpoint.Receiver.Receive(ctx, s, o)
 	}
 	err := &cairn.Error{Op: "receive", Subject: s.Header.Dataset, Kind: cairn.KindUnsupported,
 		Err:  fmt.Errorf("this place takes no %s in format %s", s.Header.Kind, s.Header.Format),
 		Hint: "a receiving job needs root_fs for ZFS and root_volumes for volumes"}
 	return cairn.Received{}, errors.Join(err, s.Body.Close())
+}
+
+// taker is the side that a stream belongs to, -1 when there is none.
+func (u *union) taker(h cairn.StreamHeader) int {
+	u.mu.Lock()
+	home, known := u.home[h.Dataset]
+	u.mu.Unlock()
+	best := -1
+	for i, side := range u.sides {
+		ep := side.Endpoint
+		if ep.Receiver == nil || !side.Filter.Match(h.Dataset) || !slices.Contains(ep.Info.Accepts[h.Kind], h.Format) {
+			continue
+		}
+		if known && home == i {
+			return i
+		}
+		if best < 0 || len(ep.Info.Sends[h.Kind]) > len(u.sides[best].Endpoint.Info.Sends[h.Kind]) {
+			best = i
+		}
+	}
+	return best
 }
 
 // Abort implements cairn.Receiver. A dataset that is nowhere has nothing pending.

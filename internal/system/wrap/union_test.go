@@ -1,6 +1,7 @@
 package wrap_test
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -119,3 +120,44 @@ type closes struct{ closed bool }
 
 func (c *closes) Read([]byte) (int, error) { return 0, errors.New("nothing may be read") }
 func (c *closes) Close() error             { c.closed = true; return nil }
+
+// A zvol goes to the side of ZFS, unless a volume has its name already; where there
+// is no ZFS it becomes a volume.
+func TestUnionTranslatesLast(t *testing.T) {
+	plain, raw := recorded(t, "plain"), recorded(t, "a.raw")
+	both := func(first string) string {
+		taken := ""
+		formats := map[cairn.DatasetKind][]cairn.Format{cairn.KindZvol: {cairn.FormatZFS}}
+		z := &cairn.Endpoint{Info: cairn.Info{Sends: formats, Accepts: formats}, Receiver: taking{&taken, "zfs"}}
+		v := volumes(t)
+		if first != "" {
+			receive(t, v, zvolStream(t, first, plain, int64(len(raw))))
+		}
+		v.Receiver = taking{&taken, "volumes"}
+		u := wrap.Union(wrap.Side{Endpoint: v, Filter: cairn.All}, wrap.Side{Endpoint: z, Filter: cairn.All})
+		if _, err := listed(t, u, cairn.All); err != nil {
+			t.Fatal(err)
+		}
+		receive(t, u, zvolStream(t, "z", plain, int64(len(raw))))
+		return taken
+	}
+	if got := both(""); got != "zfs" {
+		t.Errorf("a new zvol went to %s", got)
+	}
+	if got := both("z"); got != "volumes" {
+		t.Errorf("a zvol that is a volume here went to %s", got)
+	}
+}
+
+// taking tells who received.
+type taking struct {
+	who  *string
+	name string
+}
+
+func (r taking) Receive(_ context.Context, s *cairn.Stream, _ cairn.ReceiveOptions) (cairn.Received, error) {
+	*r.who = r.name
+	return cairn.Received{}, s.Body.Close()
+}
+
+func (r taking) Abort(context.Context, string) error { return nil }

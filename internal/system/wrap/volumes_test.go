@@ -52,6 +52,7 @@ func TestWrappedVolumesKeepEveryRule(t *testing.T) {
 		{"rebase", "pulled/vault/", all, func(e *cairn.Endpoint) (*cairn.Endpoint, error) { return wrap.Rebase(e, "pulled/vault") }},
 		{"owned", "", all, func(e *cairn.Endpoint) (*cairn.Endpoint, error) { return wrap.Owned(e, "cairn-check"), nil }},
 		{"limit", "", all, func(e *cairn.Endpoint) (*cairn.Endpoint, error) { return wrap.Limit(e, fast, fast), nil }},
+		{"translate", "", all, func(e *cairn.Endpoint) (*cairn.Endpoint, error) { return wrap.Translate(e), nil }},
 		{"redial", "", all, func(e *cairn.Endpoint) (*cairn.Endpoint, error) {
 			return wrap.Redial(t.Context(), func(context.Context) (*cairn.Endpoint, error) { return e, nil })
 		}},
