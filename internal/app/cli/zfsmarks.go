@@ -21,11 +21,11 @@ type marks struct {
 }
 
 func (p *program) zfsCommand() *cobra.Command {
-	return family(groupVolumes, "zfs", "Look after what jobs leave on ZFS", "  cairn zfs holds list",
+	return family(groupVolumes, "zfs", "Look after what jobs leave on ZFS, and into its streams", "  cairn zfs holds list",
 		p.marksCommand(marks{"holds", []cairn.Purpose{cairn.PurposeStep, cairn.PurposeReceived, cairn.PurposePin, cairn.PurposeForeign}},
 			"Holds that keep snapshots from being destroyed"),
 		p.marksCommand(marks{"cursors", []cairn.Purpose{cairn.PurposeCursor, cairn.PurposeTentative}},
-			"Bookmarks that say what a receiver has"))
+			"Bookmarks that say what a receiver has"), p.zfsStreamCommand())
 }
 
 func (p *program) marksCommand(m marks, short string) *cobra.Command {
