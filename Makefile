@@ -5,7 +5,7 @@ env = . ./tools/env.sh
 go  = $(env) && nice -n 5 go
 pkgs = ./...
 
-.PHONY: help build quickstart test race lint vet-all tidy crash kill interop fuzz check-rules bench-plan bench-volume bench-tape tape-tears tape-cuts posix bench-incremental bench-block vm-prepare test-vm kill-nbd clean
+.PHONY: help build quickstart test race lint vet-all tidy crash kill interop fuzz check-rules bench-plan bench-volume bench-tape tape-tears tape-cuts posix bench-incremental bench-block vm-prepare test-vm kill-nbd resume clean
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
@@ -45,6 +45,10 @@ kill: ## kill -9 of either daemon at 50 random points: the pair converges
 
 kill-nbd: ## 2,000 times kill -9 of the server of a volume under four NBD writers: nothing acknowledged is lost
 	@$(env) && go test -count=1 -timeout 60m -v -run KilledServer ./test/script -kills 2000 && echo "kill-nbd: nothing acknowledged was lost, no snapshot changed"
+
+resume: ## 2 GiB cut 20 times and 20 transfers cut once: at most 4 MiB moved again per cut; power cuts on either side
+	@$(env) && go test -count=1 -timeout 60m -v -run CutTransfersResume ./test/verbs -resume-mib 2048 -resume-cuts 20 -resume-onces 20 && \
+	  CAIRN_SCALE=full go test -count=1 -timeout 60m -v -run 'ReceiveCuts|SenderLosesPower' ./test/crash && echo "resume: at most one window moved again per cut"
 
 interop: ## foreign NBD tools on every kind of export, at full size
 	@$(env) && CAIRN_SCALE=full go test -count=1 -timeout 20m ./test/interop && echo "interop: good"

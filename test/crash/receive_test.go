@@ -2,11 +2,13 @@ package crash_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -17,6 +19,9 @@ import (
 	"cairn/internal/system/volume/catalog"
 	"cairn/internal/testkit/fakedisk"
 )
+
+// pointBytes is the data between two points of the harness's streams.
+const pointBytes = 48 << 10
 
 // source is what a sender has: versions of which each stands on the one before.
 type source struct {
@@ -71,7 +76,7 @@ func (s *source) stream(i int, token []byte) (*cairn.Stream, []byte, error) {
 	}
 	var out bytes.Buffer
 	h := blocks.Header{Size: to.sectors * sectorSize, Sector: sectorSize, From: from.id, To: to.id, Created: time.Unix(1e9, 0)}
-	w, err := blocks.NewWriter(&out, h, blocks.WriterOptions{Resume: token, PointBytes: 48 << 10})
+	w, err := blocks.NewWriter(&out, h, blocks.WriterOptions{Resume: token, PointBytes: pointBytes})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -124,9 +129,17 @@ func pending(disk *fakedisk.Disk) (*catalog.Receiving, error) {
 // replica is a receiving volume under way.
 type replica struct {
 	*source
-	faults volume.Fault
-	disk   *fakedisk.Disk
-	v      *volume.Volume
+	faults   volume.Fault
+	disk     *fakedisk.Disk
+	v        *volume.Volume
+	attempts []receiveAttempt
+}
+
+// receiveAttempt is one receive, or an abort.
+type receiveAttempt struct {
+	start    int   // in the log
+	version  int   // -1: an abort
+	received int64 // up to where it was done when it began
 }
 
 func (r *replica) options() volume.Options {
@@ -171,10 +184,31 @@ func (r *replica) attempt(i, n int) error {
 		return err
 	}
 	var token []byte
+	a := receiveAttempt{start: r.disk.Len(), version: i}
 	if p != nil {
-		token = p.Token
+		token, a.received = p.Token, p.Received
 	}
+	r.attempts = append(r.attempts, a)
 	return r.receive(r.v, i, token, n)
+}
+
+// resumesFrom is the least offset from which the receive of a version has to go on
+// after the cut: at most pointBytes of data behind it are moved again.
+func (r *replica) resumesFrom(version, cut int) int64 {
+	i, _ := slices.BinarySearchFunc(r.attempts, cut, func(a receiveAttempt, cut int) int { return cmp.Compare(a.start, cut) })
+	if i == 0 || r.attempts[i-1].version != version {
+		return 0
+	}
+	a, sum := r.attempts[i-1], int64(0)
+	for _, e := range slices.Backward(r.disk.Log()[a.start:cut]) {
+		if e.Op != fakedisk.OpWrite || e.Name != "head" {
+			continue
+		}
+		if sum += e.Len; sum > pointBytes+blockSize { // and the record that the cut hit
+			return max(a.received, e.Off)
+		}
+	}
+	return a.received
 }
 
 func (r *replica) disturb(ctx context.Context, rng *rand.Rand, i int) error {
@@ -183,6 +217,7 @@ func (r *replica) disturb(ctx context.Context, rng *rand.Rand, i int) error {
 	}
 	switch rng.IntN(4) {
 	case 0:
+		r.attempts = append(r.attempts, receiveAttempt{start: r.disk.Len(), version: -1})
 		return r.v.Abort(ctx)
 	case 1: // the process dies
 		v, err := volume.Open(ctx, r.disk, r.options())
@@ -232,6 +267,17 @@ func (r *replica) check(disk *fakedisk.Disk, cut int, rng *rand.Rand) error {
 	}
 	if err := r.contents(e, have); err != nil || have == len(r.versions) {
 		return err
+	}
+	p, err := pending(disk)
+	if err != nil {
+		return err
+	}
+	at := int64(0)
+	if p != nil {
+		at = p.Received
+	}
+	if least := r.resumesFrom(have, cut); at < least {
+		return fmt.Errorf("version %d goes on from byte %d, and everything below %d was there", have, at, least)
 	}
 	again := &replica{source: r.source, faults: r.faults, disk: disk, v: e}
 	way := rng.IntN(3)

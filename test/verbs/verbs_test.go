@@ -70,6 +70,7 @@ type line struct {
 	mu     sync.Mutex   // guards length
 	length func() int64 // bytes until a connection is cut
 	cuts   atomic.Int64 // connections that may still be cut
+	sent   atomic.Int64 // bytes that went to the host, over all connections
 }
 
 // anywhere cuts connections at random.
@@ -80,8 +81,11 @@ func anywhere(seed uint64) func() int64 {
 
 func (l *line) Dial(ctx context.Context) (net.Conn, error) {
 	c, err := l.dialer.Dial(ctx)
-	if err != nil || l.cuts.Load() <= 0 {
+	if err != nil {
 		return c, err
+	}
+	if l.cuts.Load() <= 0 {
+		return &cutConn{Conn: c, line: l}, nil
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -113,11 +117,20 @@ func (c *cutConn) Read(p []byte) (int, error) {
 
 func (c *cutConn) Write(p []byte) (int, error) {
 	c.spend(len(p))
-	return c.Conn.Write(p)
+	n, err := c.Conn.Write(p)
+	c.line.sent.Add(int64(n))
+	return n, err
 }
 
 // connect serves h to a client, confined where it is a sink, and dials it.
 func connect(t *testing.T, h *host, confine bool, length func() int64, cuts int64) *cairn.Endpoint {
+	t.Helper()
+	ep, _ := connectLine(t, h, confine, length, cuts)
+	return ep
+}
+
+// connectLine is connect, with the line.
+func connectLine(t *testing.T, h *host, confine bool, length func() int64, cuts int64) (*cairn.Endpoint, *line) {
 	t.Helper()
 	local := transport.NewLocal()
 	ln := must(local.Listen("h"))(t)
@@ -144,7 +157,7 @@ func connect(t *testing.T, h *host, confine bool, length func() int64, cuts int6
 	}))(t)
 	l.cuts.Store(cuts)
 	t.Cleanup(func() { _ = ep.Close() })
-	return ep
+	return ep, l
 }
 
 var timings = rpc.Timings{Beat: 200 * time.Millisecond, Limit: 3 * time.Second, Handshake: time.Second, Grace: time.Second}
