@@ -142,7 +142,7 @@ func (p *program) openMount(ctx context.Context, o mountOptions) (*tape.FS, erro
 	if err != nil {
 		return nil, invalid("mount tape", o.drive, "", err)
 	}
-	fo := tape.FSOptions{Policy: o.policy, Fsync: fsync, ReadOnly: o.readOnly || o.generation > 0, IndexBudget: o.budget, Buffer: o.buffer, Creator: creator, Logger: p.logger()}
+	fo := tape.FSOptions{Policy: o.policy, Fsync: fsync, Rules: o.rules, ReadOnly: o.readOnly || o.generation > 0, IndexBudget: o.budget, Buffer: o.buffer, Creator: creator, Logger: p.logger()}
 	d, err := drive.Open(ctx, o.drive, drive.Options{ReadOnly: fo.ReadOnly, Logger: fo.Logger})
 	if err != nil {
 		return nil, err

@@ -331,12 +331,16 @@ func (n *Node) drop() {
 	n.drafts = nil
 	delete(n.fs.open, n)
 	delete(n.fs.partial, n)
+	delete(n.fs.written, n)
 }
 
 // placed enters bytes that are on tape now into the file, over what was there.
 // block is the size of the volume's records.
 func (n *Node) place(e ltfs.Extent, block uint64) {
 	file := n.own()
+	if n.fs.rules() != nil {
+		n.fs.written[n] = true
+	}
 	list := file.Extents
 	if len(list) > 0 && follows(&list[len(list)-1], e, block) {
 		list[len(list)-1].ByteCount += e.ByteCount

@@ -39,6 +39,9 @@ func (f *FS) writeRecord() error {
 	if err := f.atEnd(); err != nil {
 		return err
 	}
+	if err := f.beforeData(); err != nil {
+		return err
+	}
 	f.mu.Lock()
 	record, shares := f.compose()
 	f.mu.Unlock()
@@ -64,7 +67,7 @@ func (f *FS) writeRecord() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	block := data.end
-	data.end++
+	t.wroteData(t.label.DataPart, block)
 	f.sync.complete = false
 	f.full = f.full || warning == drive.EarlyWarning
 	if rerr == nil {

@@ -23,6 +23,7 @@ type FSOptions struct {
 	Fsync       Fsync
 	IndexBudget int64                      // bytes of tape for indexes; 0: syncpolicy.Budget, negative: no limit
 	Buffer      int64                      // bytes written but not on tape; 0: 64 MiB
+	Rules       *ltfs.Policy               // which files go to the index partition in this mount; nil: as the volume says
 	ReadOnly    bool                       // nothing is written
 	Index       *ltfs.Index                // an older generation, read-only; nil: the current one
 	Creator     func(reason string) string // what indexes say of who wrote them and why
@@ -73,6 +74,7 @@ type FS struct {
 	header   ltfs.Index // what an index says beside the tree
 	comment  string
 	open     map[*Node]bool        // nodes with bytes not yet queued
+	written  map[*Node]bool        // nodes whose data was written in this session, where there are placement rules
 	partial  map[*Node]bool        // nodes open for writing or not all on tape
 	flushed  map[*Handle]time.Time // writers that were closed by one user, and when; see settleClosed
 	queue    []*draft              // to be written, oldest first
@@ -165,7 +167,7 @@ func NewFS(ctx context.Context, t *Tape, o FSOptions) (*FS, error) {
 	}
 	o.ReadOnly = o.ReadOnly || ix.Lock != ltfs.Unlocked
 	f := &FS{t: t, opt: o, log: o.Logger, cache: newRecordCache(t), done: make(chan struct{}), kick: make(chan struct{}, 1),
-		open: map[*Node]bool{}, partial: map[*Node]bool{}, flushed: map[*Handle]time.Time{}, progress: make(chan struct{}), epoch: 1, snapshot: 1, left: -1}
+		open: map[*Node]bool{}, written: map[*Node]bool{}, partial: map[*Node]bool{}, flushed: map[*Handle]time.Time{}, progress: make(chan struct{}), epoch: 1, snapshot: 1, left: -1}
 	f.ctx, f.stop = context.WithCancel(context.WithoutCancel(ctx))
 	f.header = *ix
 	f.header.Root, f.comment = nil, ""
@@ -194,9 +196,11 @@ func (f *FS) prepare(ctx context.Context, ix *ltfs.Index) error {
 		return nil
 	}
 	t := f.t
+	if err := mayRule(t, ix, f.opt); err != nil {
+		return err
+	}
 	data, index := t.ends[t.label.DataPart], t.ends[t.label.IndexPart]
-	behind := len(t.notes) == 1 && data.extra == 0 && index.extra == 0 && data.ended && index.ended &&
-		data.last != nil && index.last != nil && data.last.Generation > index.last.Generation
+	behind := data.inIndex() && data.ended && index.ended && (index.last == nil || index.inIndex() && index.last.Generation < data.last.Generation)
 	if len(t.notes) > 0 && !behind {
 		return t.fail("mount tape", cairn.KindDamaged, "cairn tape check --repair brings it into order; a read-only mount works as it is", "it is out of order: %s", strings.Join(t.notes, "; "))
 	}

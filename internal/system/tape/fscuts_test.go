@@ -15,6 +15,7 @@ import (
 	"cairn/internal/policy/syncpolicy"
 	"cairn/internal/system/tape"
 	"cairn/internal/testkit/faketape"
+	"cairn/ltfs"
 )
 
 var cuts = flag.Int("cuts", 150, "power cuts of a mounted tape to look at")
@@ -31,12 +32,12 @@ type promise struct {
 // mountedWork uses a mounted tape at random under a policy and notes every
 // promise: of fsync, of a sync on request, of a close under close-sync, and of
 // unmounting.
-func mountedWork(t *testing.T, seed uint64, policy syncpolicy.Policy) (*faketape.Tape, []promise) {
+func mountedWork(t *testing.T, seed uint64, o tape.FSOptions) (*faketape.Tape, []promise) {
 	t.Helper()
-	w := &worker{t: t, rng: rand.New(rand.NewPCG(seed, 9)), d: blank(t), policy: policy, model: map[string][]byte{}, open: map[string]*tape.Handle{}}
+	w := &worker{t: t, rng: rand.New(rand.NewPCG(seed, 9)), d: blank(t), o: o, model: map[string][]byte{}, open: map[string]*tape.Handle{}}
 	w.promises = []promise{{w.d.Changes(), 1, map[string][]byte{}, "format"}}
 	for range 2 {
-		w.f = mount(t, w.d, tape.FSOptions{Policy: policy, Buffer: 30000})
+		w.f = mount(t, w.d, o)
 		for range 20 + w.rng.IntN(20) {
 			w.step()
 		}
@@ -54,7 +55,7 @@ type worker struct {
 	rng      *rand.Rand
 	d        *faketape.Tape
 	f        *tape.FS
-	policy   syncpolicy.Policy
+	o        tape.FSOptions
 	model    map[string][]byte
 	open     map[string]*tape.Handle
 	promises []promise
@@ -74,7 +75,7 @@ func (w *worker) must(err error) {
 func (w *worker) close(name string) {
 	w.t.Helper()
 	w.must(w.open[name].Flush(w.t.Context()))
-	if w.policy.OnClose {
+	if w.o.Policy.OnClose {
 		w.note("close")
 	}
 	w.open[name].Close()
@@ -137,18 +138,21 @@ func (w *worker) write(h *tape.Handle, name string) {
 // the tape opens, can be repaired where its end is torn, and holds what every call
 // that had returned promised; then it can be mounted and written to again.
 func TestPowerCutsKeepPromises(t *testing.T) {
-	policies := []syncpolicy.Policy{{}, syncpolicy.Default(), {OnClose: true}}
+	closing := syncpolicy.Policy{OnClose: true}
+	rules := &ltfs.Policy{MaxSize: 9000, Names: []string{"f1", "f3"}}
+	ways := []tape.FSOptions{{}, {Policy: syncpolicy.Default()}, {Policy: closing}, {Policy: closing, Rules: rules}, {Rules: rules}}
 	looked, told := 0, 0
 	for seed := uint64(0); looked < *cuts; seed++ {
-		policy := policies[seed%uint64(len(policies))]
-		d, promises := mountedWork(t, seed, policy)
+		way := ways[seed%uint64(len(ways))]
+		way.Buffer = 30000
+		d, promises := mountedWork(t, seed, way)
 		told += len(promises)
 		// In the short run every cut of a recording is as likely as any other.
-		stride := max(1, d.Changes()*2*len(policies) / *cuts)
+		stride := max(1, d.Changes()*2*len(ways) / *cuts)
 		for n := promises[0].change + int(seed)%stride; n <= d.Changes() && looked < *cuts; n += stride {
 			for _, torn := range []bool{false, true} {
 				looked++
-				what := fmt.Sprintf("seed %d (%v), %d of %d changes, torn %v", seed, policy, n, d.Changes(), torn)
+				what := fmt.Sprintf("seed %d (%v, rules %v), %d of %d changes, torn %v", seed, way.Policy, way.Rules != nil, n, d.Changes(), torn)
 				examineCut(t, d.Cut(n, torn), lastPromise(promises, n), what)
 				if t.Failed() {
 					t.Fatalf("stopped after %d cuts", looked)
@@ -232,11 +236,18 @@ func checkPromise(t *testing.T, tp *tape.Tape, p promise, what string) {
 // told yes was told the truth, nothing that was written is lost, and at the end
 // everything is on tape.
 func TestMountSurvivesEveryDriveError(t *testing.T) {
+	for name, o := range map[string]tape.FSOptions{"data partition": {}, "both partitions": {Rules: &ltfs.Policy{MaxSize: 10000, Names: []string{"1", "4"}}}} {
+		t.Run(name, func(t *testing.T) { surviveEveryError(t, o) })
+	}
+}
+
+func surviveEveryError(t *testing.T, o tape.FSOptions) {
+	o.Policy, o.Buffer = syncpolicy.Default(), 30000
 	for fail := 1; ; fail++ {
 		reached := false
 		synctest.Test(t, func(t *testing.T) {
 			d := blank(t)
-			f := mount(t, d, tape.FSOptions{Policy: syncpolicy.Default(), Buffer: 30000})
+			f := mount(t, d, o)
 			var calls atomic.Int64
 			d.Fail = func(call string) error {
 				if calls.Add(1) == int64(fail) {

@@ -184,7 +184,20 @@ func (f *FS) writeIndex(reason syncpolicy.Reason) {
 	ix := f.takeIndex(reason)
 	f.mu.Unlock()
 	f.fillTree()
-	if err := f.put(ix, both); err != nil {
+	if err := f.put(ix); err != nil {
+		f.attemptFailed(err, served)
+		return
+	}
+	f.noteIndex(ix)
+	if both {
+		last, err := f.placeAndIndex(ix, reason)
+		if err != nil {
+			f.attemptFailed(err, served)
+			return
+		}
+		ix = last
+	}
+	if err := f.t.vouch(f.ctx); err != nil {
 		f.attemptFailed(err, served)
 		return
 	}
@@ -225,13 +238,10 @@ func (f *FS) settleClosed() {
 // completeIndexPartition is for those who want the index that is at the end of the
 // data partition in the other one too.
 func (f *FS) completeIndexPartition(served []*ask) {
-	f.mu.Lock()
-	ix := f.header
-	ix.Root, ix.Self, ix.Generation = f.indexed, f.sync.Location, f.sync.Generation
-	f.mu.Unlock()
+	ix := f.newestIndex()
 	err := f.atEnd()
 	if err == nil {
-		err = f.t.writeIndexPartition(f.ctx, &ix)
+		ix, err = f.placeAndIndex(ix, syncpolicy.Unmount)
 	}
 	if err == nil {
 		err = f.t.vouch(f.ctx)
@@ -240,10 +250,7 @@ func (f *FS) completeIndexPartition(served []*ask) {
 		f.attemptFailed(err, served)
 		return
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.sync.complete, f.sync.Failures, f.sync.Err = true, 0, nil
-	f.answer(served, nil)
+	f.attemptDone(ix, served, true)
 }
 
 // takeIndex begins a generation: the tree as it is now, as far as it is on tape.
@@ -278,9 +285,12 @@ func (f *FS) takeIndex(reason syncpolicy.Reason) *ltfs.Index {
 	return &ix
 }
 
-// put writes a generation.
-func (f *FS) put(ix *ltfs.Index, both bool) error {
+// put writes a generation to the end of the data partition.
+func (f *FS) put(ix *ltfs.Index) error {
 	if err := f.atEnd(); err != nil {
+		return err
+	}
+	if err := f.beforeData(); err != nil {
 		return err
 	}
 	t := f.t
@@ -289,40 +299,46 @@ func (f *FS) put(ix *ltfs.Index, both bool) error {
 	if data.last != nil {
 		ix.Previous = data.last.Self
 	}
-	if err := t.writeIndex(f.ctx, ix, t.label.DataPart, data.end); err != nil {
-		return err
+	return t.writeIndex(f.ctx, ix, t.label.DataPart, data.end)
+}
+
+// noteIndex enters a generation that is at the end of the data partition now.
+func (f *FS) noteIndex(ix *ltfs.Index) {
+	end := f.t.ends[f.t.label.DataPart]
+	size := int64((end.end - 1 - ix.Self.Block) * f.t.label.BlockSize)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	before := f.pace()
+	f.takeHeader(ix)
+	f.sync.lastSize, f.sync.complete = size, false
+	f.sync.IndexBytes += size
+	if pace := f.pace(); pace != before {
+		f.log.Warn("the budget for indexes is being spent", "tape", f.t.subject, "pace", pace.String(), "spent", f.sync.IndexBytes, "budget", f.sync.Budget)
 	}
-	if both {
-		inIndexPartition := *ix
-		if err := t.writeIndexPartition(f.ctx, &inIndexPartition); err != nil {
-			return err
-		}
-	}
-	return t.vouch(f.ctx)
+}
+
+// takeHeader makes a generation that is on tape the newest one. The caller holds
+// mu.
+func (f *FS) takeHeader(ix *ltfs.Index) {
+	f.header.Self, f.header.Previous, f.header.UpdateTime, f.header.Creator, f.header.Comment, f.header.Unknown = ix.Self, ix.Previous, ix.UpdateTime, ix.Creator, ix.Comment, ix.Unknown
+	f.sync.Generation, f.sync.Location, f.sync.LastIndex = ix.Generation, ix.Self, time.Now()
+	f.indexed = ix.Root
 }
 
 func (f *FS) attemptDone(ix *ltfs.Index, served []*ask, both bool) {
 	room, rerr := f.t.mover.capacity(f.ctx, f.t.number[f.t.label.DataPart])
-	end := f.t.ends[f.t.label.DataPart]
-	records := end.end - 1 - ix.Self.Block
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if rerr == nil {
 		f.noteRoom(room)
 	}
-	f.header.Self, f.header.Previous, f.header.UpdateTime, f.header.Creator, f.header.Comment, f.header.Unknown = ix.Self, ix.Previous, ix.UpdateTime, ix.Creator, ix.Comment, ix.Unknown
 	if f.sync.Failures > 0 {
 		f.log.Info("the index is written again", "tape", f.t.subject, "generation", ix.Generation, "failures", f.sync.Failures)
 	}
-	before := f.pace()
-	size := int64(records * f.t.label.BlockSize)
-	f.sync.Generation, f.sync.Location, f.sync.LastIndex, f.sync.lastSize, f.sync.complete = ix.Generation, ix.Self, time.Now(), size, both
-	f.sync.IndexBytes += size
+	f.takeHeader(ix)
+	f.sync.complete = both
 	f.sync.Failures, f.sync.Err = 0, nil
-	if pace := f.pace(); pace != before {
-		f.log.Warn("the budget for indexes is being spent", "tape", f.t.subject, "pace", pace.String(), "spent", f.sync.IndexBytes, "budget", f.sync.Budget)
-	}
-	f.indexed, f.pending, f.writing = ix.Root, Risk{}, false
+	f.pending, f.writing = Risk{}, false
 	f.answer(served, nil)
 	f.answer(f.joined, nil)
 	f.joined = nil
@@ -375,6 +391,7 @@ func (f *FS) findEnd() error {
 	if end.Block < data.end {
 		return t.fail("write to tape", cairn.KindDamaged, "unmount it, and check it: cairn tape check", "its data partition ends at %d; what was written went up to %d: the drive lost it, or the medium was changed", end.Block, data.end)
 	}
+	data.extra += end.Block - data.end
 	data.end = end.Block
 	return nil
 }
