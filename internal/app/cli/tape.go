@@ -24,7 +24,7 @@ import (
 
 // tapeCommand groups what works on an LTFS tape.
 func (p *program) tapeCommand() *cobra.Command {
-	members := []*cobra.Command{p.tapeFormatCommand(), p.tapeInfoCommand(), p.tapeLsCommand(), p.tapePutCommand(), p.tapeExtractCommand(),
+	members := []*cobra.Command{p.tapeListCommand(), p.tapeLockCommand(), p.tapeWipeCommand(), p.tapeFormatCommand(), p.tapeInfoCommand(), p.tapeLsCommand(), p.tapePutCommand(), p.tapeExtractCommand(),
 		p.tapeHistoryCommand(), p.tapeRollbackCommand(), p.tapeCheckCommand(), p.tapeIndexCommand()}
 	return family(groupTape, "tape", "Format, mount, read, write and check LTFS tapes", "  cairn tape info ./TAPE1", append(members, p.tapeMountCommands()...)...)
 }
@@ -36,8 +36,21 @@ func creator(reason string) string {
 	return "Cairn " + daemon.Version + " - Linux - cairn - " + reason
 }
 
-// withTape opens the tape on a drive, calls use, and closes it.
+// withTape opens the tape on a drive, calls use, and closes it. A locked one is not
+// opened for writing.
 func withTape(ctx context.Context, name string, write bool, use func(*tape.Tape) error) error {
+	return withOpenTape(ctx, name, write, func(t *tape.Tape) error {
+		if write {
+			if err := t.CheckWritable(ctx); err != nil {
+				return err
+			}
+		}
+		return use(t)
+	})
+}
+
+// withOpenTape is withTape for locked tapes, too.
+func withOpenTape(ctx context.Context, name string, write bool, use func(*tape.Tape) error) error {
 	d, err := drive.Open(ctx, name, drive.Options{ReadOnly: !write})
 	if err != nil {
 		return err
@@ -104,7 +117,11 @@ func (p *program) formatTape(ctx context.Context, name string, o tape.FormatOpti
 	if err != nil {
 		return err
 	}
-	if ok, err := p.agree(ctx, ask, "format tape", name, "destroy everything on the tape "+name); err != nil || !ok {
+	what, err := lostBy(ctx, d, "format tape", name)
+	if err != nil {
+		return errors.Join(err, d.Close())
+	}
+	if ok, err := p.agree(ctx, ask, "format tape", name, "destroy "+what); err != nil || !ok {
 		return errors.Join(err, d.Close())
 	}
 	return p.finishFormat(ctx, d, name, o)

@@ -2,7 +2,14 @@
 
 package cli
 
-import "github.com/spf13/cobra"
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+)
 
 // tapeMountCommands are those that need FUSE as Linux has it: here there are none.
 func (p *program) tapeMountCommands() []*cobra.Command { return nil }
+
+// tapeMounts are the mounted tapes: here there are none.
+func tapeMounts(context.Context) []tapeMount { return nil }

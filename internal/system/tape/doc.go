@@ -26,6 +26,6 @@
 // the last index: KindDamaged for writers. A full medium: KindSpace; what was
 // committed before stays.
 //
-// No physical drive was used to test it: the drives are a folder of records and a
-// test drive.
+// No physical drive was used to test it: the drives are a folder of records, a test
+// drive, and a model of an LTO drive behind the kernel's SCSI layers.
 package tape

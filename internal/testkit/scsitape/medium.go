@@ -92,12 +92,14 @@ func (d *Drive) format(ctx context.Context, how byte) *Answer {
 
 func (d *Drive) read(ctx context.Context, c scsi.Command) (*Answer, int, bool) {
 	asked := u24(c.CDB[2:])
-	whole := make([]byte, 8<<20)
-	n, err := d.Tape.Read(ctx, whole)
+	if d.record == nil {
+		d.record = make([]byte, 8<<20)
+	}
+	n, err := d.Tape.Read(ctx, d.record)
 	if err != nil {
 		return d.answer(err, asked), 0, true
 	}
-	copied := copy(c.In[:min(asked, len(c.In))], whole[:n])
+	copied := copy(c.In[:min(asked, len(c.In))], d.record[:n])
 	if n == asked {
 		return good, copied, true
 	}

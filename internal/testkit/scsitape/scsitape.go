@@ -46,6 +46,7 @@ type Drive struct {
 	oldHeld    bool
 	planned    int
 	compress   bool
+	record     []byte // the one that is read
 }
 
 // Answer is what Inject gives instead of the drive: sense of 0xKKAAQQ, with the

@@ -43,7 +43,7 @@ const (
 func newUserTape(t *testing.T, target *scsitape.Drive) string {
 	t.Helper()
 	run(t, "modprobe -a target_core_user tcm_loop sg && (mountpoint -q /sys/kernel/config || mount -t configfs none /sys/kernel/config)")
-	run(t, fmt.Sprintf("mkdir -p %[1]s && echo dev_config=cairn/tape,dev_size=1048576 >%[1]s/control && echo 1 >%[1]s/enable && udevadm settle", targetCore))
+	run(t, fmt.Sprintf("mkdir -p %[1]s && echo dev_config=cairn/tape,dev_size=1048576 >%[1]s/control && echo 1 >%[1]s/enable && echo 0 >%[1]s/attrib/pgr_support && udevadm settle", targetCore))
 	undo(t, "rmdir "+targetCore+" "+filepath.Dir(targetCore))
 	u := &userTape{target: target, stopped: make(chan struct{})}
 	u.open(t)

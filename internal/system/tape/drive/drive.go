@@ -1,8 +1,9 @@
 // Package drive is the narrow contract between a live tape and what holds the
 // medium: records, filemarks, partitions, positions and medium attributes, in the
-// words of the SCSI stream command set (SSC). Folder is the drive that keeps a
-// tape as a folder of records, the layout other LTFS tools use for tests and
-// exchange.
+// words of the SCSI stream command set (SSC). SCSI is the drive that speaks it,
+// over a transport (package scsi). Folder is the drive that keeps a tape as a folder
+// of records, the layout other LTFS tools use for tests and exchange. Open opens
+// either by its name.
 //
 // # What a drive promises
 //
@@ -17,6 +18,10 @@
 // ErrEndOfData). Writing near the end succeeds and reports a Warning first:
 // EarlyWarning leaves room for an index; then KindSpace. A medium that cannot be
 // written is KindPermission, a missing or wrong one KindNotFound or KindConflict.
+//
+// A SCSI drive that was reset, or whose medium may have been changed, fails with
+// KindConflict until Locate finds the medium that was there; a command that does not
+// end with KindStuck. decisions/1701 and 1702 say why it is as careful as it is.
 //
 // A drive has one owner at a time; its methods are not for several goroutines.
 // The layout of the folder is in docs/formats/tape-folder.md.

@@ -24,8 +24,8 @@ type Options struct {
 }
 
 // Open opens the drive of a name: a generic SCSI node (/dev/sg1), a folder of
-// records, or a file that names the folder of the medium in it, as LTFS tools make
-// for a drive without hardware. KindNotFound when there is no such thing or no
+// records, or a file Drive_SERIAL.PRODUCT that names the folder of the medium in it,
+// as LTFS tools make for a drive without hardware. KindNotFound when there is no such thing or no
 // medium in it, KindInvalid when it is something else.
 func Open(ctx context.Context, name string, o Options) (Drive, error) {
 	info, err := os.Stat(name)
@@ -36,7 +36,7 @@ func Open(ctx context.Context, name string, o Options) (Drive, error) {
 		return openFolder(name, o)
 	case info.Mode()&fs.ModeCharDevice != 0:
 		return openNode(ctx, name, o)
-	case info.Mode().IsRegular():
+	case info.Mode().IsRegular() && strings.HasPrefix(filepath.Base(name), "Drive_"):
 		folder, err := mediumIn(name)
 		if err != nil {
 			return nil, err

@@ -143,8 +143,10 @@ func (d *SCSI) learnMedium(ctx context.Context) error {
 		return err
 	}
 	d.protected, d.density = mode.Protected, mode.Density
-	if err := d.setMode(ctx, mode); err != nil {
-		return err
+	if !d.opt.Look {
+		if err := d.setMode(ctx, mode); err != nil {
+			return err
+		}
 	}
 	if err := d.countPartitions(ctx); err != nil {
 		return err
