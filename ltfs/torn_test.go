@@ -53,3 +53,19 @@ func TestTornIndexKeepsWhatStandsBeforeTheTear(t *testing.T) {
 		t.Errorf("a whole index: lost %v, %v", lost, err)
 	}
 }
+
+func FuzzReadTornIndex(f *testing.F) {
+	text := write(f, randomTree(rand.New(rand.NewPCG(2, 2)), 5))
+	f.Add(text)
+	f.Add(text[:len(text)/2])
+	f.Fuzz(func(t *testing.T, text []byte) {
+		ix, lost, err := ltfs.ReadTornIndex(bytes.NewReader(text))
+		if err != nil {
+			return
+		}
+		if whole, err := ltfs.ReadIndex(bytes.NewReader(text)); (err == nil) != (lost == nil) || err == nil && !reflect.DeepEqual(whole, ix) {
+			t.Fatalf("torn: %v, whole: %v", lost, err)
+		}
+		ix.Check(nil)
+	})
+}

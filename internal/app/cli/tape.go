@@ -3,20 +3,14 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"sort"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"cairn"
 	"cairn/internal/app/daemon"
-	"cairn/internal/mech/watchdog"
 	"cairn/internal/system/tape"
 	"cairn/internal/system/tape/drive"
 	"cairn/ltfs"
@@ -39,23 +33,33 @@ func creator(reason string) string {
 // withTape opens the tape on a drive, calls use, and closes it. A locked one is not
 // opened for writing.
 func withTape(ctx context.Context, name string, write bool, use func(*tape.Tape) error) error {
-	return withOpenTape(ctx, name, write, func(t *tape.Tape) error {
+	return withOpenTape(ctx, name, write, unlocked(ctx, write, use))
+}
+
+// unlocked refuses a locked tape that is to be written.
+func unlocked(ctx context.Context, write bool, use func(*tape.Tape) error) func(*tape.Tape) error {
+	return func(t *tape.Tape) error {
 		if write {
 			if err := t.CheckWritable(ctx); err != nil {
 				return err
 			}
 		}
 		return use(t)
-	})
+	}
 }
 
 // withOpenTape is withTape for locked tapes, too.
 func withOpenTape(ctx context.Context, name string, write bool, use func(*tape.Tape) error) error {
+	return openWith(ctx, name, write, use, tape.Open)
+}
+
+// openWith is withOpenTape with another way to open.
+func openWith(ctx context.Context, name string, write bool, use func(*tape.Tape) error, open func(context.Context, drive.Drive, string) (*tape.Tape, error)) error {
 	d, err := drive.Open(ctx, name, drive.Options{ReadOnly: !write})
 	if err != nil {
 		return err
 	}
-	t, err := tape.Open(ctx, d, name)
+	t, err := open(ctx, d, name)
 	if err != nil {
 		return errors.Join(err, d.Close())
 	}
@@ -85,11 +89,10 @@ func (p *program) tapeFormatCommand() *cobra.Command {
 				o.BlockSize = uint64(n)
 			}
 			if rules != "" {
-				policy, err := ltfs.ParsePolicy(rules)
-				if err != nil {
-					return invalid("use placement rules", strconv.Quote(rules), "", err)
+				var err error
+				if o.Policy, err = placementRules(rules); err != nil {
+					return err
 				}
-				o.Policy = policy
 			}
 			return p.formatTape(ctx, args[0], o, ask)
 		}),
@@ -222,163 +225,4 @@ func generationOf(ctx context.Context, t *tape.Tape, generation uint64) (*ltfs.I
 
 func generationFlag(cmd *cobra.Command, g *uint64) {
 	cmd.Flags().Uint64VarP(g, "generation", "g", 0, "an older `GENERATION` instead of the newest")
-}
-
-// tapeEntry is a line of `tape ls`.
-type tapeEntry struct {
-	Path     string    `json:"path"`
-	Kind     string    `json:"kind"` // file, dir, link
-	Bytes    uint64    `json:"bytes"`
-	Modified time.Time `json:"modified"`
-	Target   string    `json:"target,omitempty"`
-	Partial  bool      `json:"partial"` // was open for writing when the index was written
-}
-
-func entryOf(name string, n ltfs.Node) tapeEntry {
-	switch {
-	case n.Dir != nil:
-		return tapeEntry{Path: name, Kind: "dir", Modified: n.Dir.Times.Modify.Time()}
-	case n.File.IsSymlink:
-		return tapeEntry{Path: name, Kind: "link", Modified: n.File.Times.Modify.Time(), Target: n.File.Symlink}
-	}
-	return tapeEntry{Path: name, Kind: "file", Bytes: n.File.Length, Modified: n.File.Times.Modify.Time(), Partial: n.File.OpenForWrite}
-}
-
-func (p *program) tapeLsCommand() *cobra.Command {
-	var asJSON bool
-	var generation uint64
-	cmd := &cobra.Command{
-		Use:     "ls DRIVE [PATH]",
-		Short:   "List what a tape holds, now or in an older generation",
-		Example: "  cairn tape ls ./TAPE1 /records --generation 7",
-		Args:    cobra.RangeArgs(1, 2),
-		RunE: run(func(ctx context.Context, _ *cobra.Command, args []string) error {
-			below := "/"
-			if len(args) == 2 {
-				below = filepath.Clean("/" + args[1])
-			}
-			return withTape(ctx, args[0], false, func(t *tape.Tape) error {
-				ix, err := generationOf(ctx, t, generation)
-				if err != nil {
-					return err
-				}
-				return p.listTape(ix, below, asJSON)
-			})
-		}),
-	}
-	generationFlag(cmd, &generation)
-	jsonFlag(cmd, &asJSON)
-	return cmd
-}
-
-func (p *program) listTape(ix *ltfs.Index, below string, asJSON bool) error {
-	list := []tapeEntry{}
-	for name, n := range ix.All() {
-		if name != "/" && (below == "/" || name == below || strings.HasPrefix(name, below+"/")) {
-			list = append(list, entryOf(name, n))
-		}
-	}
-	sort.Slice(list, func(i, j int) bool { return list[i].Path < list[j].Path })
-	if asJSON {
-		return p.printJSON(list)
-	}
-	if len(list) == 0 && below != "/" {
-		return &cairn.Error{Op: "list on tape", Subject: below, Kind: cairn.KindNotFound, Err: fmt.Errorf("it is not in generation %d", ix.Generation)}
-	}
-	rows := make([][]string, 0, len(list))
-	for _, e := range list {
-		name := e.Path
-		switch e.Kind {
-		case "dir":
-			name += "/"
-		case "link":
-			name += " -> " + e.Target
-		}
-		if e.Partial {
-			name += "  (partial: open for writing then)"
-		}
-		rows = append(rows, []string{size(int64(e.Bytes)), localTime(e.Modified), name})
-	}
-	return p.table(rows)
-}
-
-func (p *program) tapePutCommand() *cobra.Command {
-	var to string
-	cmd := &cobra.Command{
-		Use:   "put DRIVE FILE…",
-		Short: "Copy files and folders to a tape and commit them in one generation",
-		Long: "Everything is packed densely: small files share records. What is there under the same name is replaced in the\n" +
-			"new generation; older generations keep it. Owners and modes are not part of LTFS; the read-only flag is.",
-		Example: "  cairn tape put ./TAPE1 --to /2026 ./invoices ./letters",
-		Args:    cobra.MinimumNArgs(2),
-		RunE: run(func(ctx context.Context, _ *cobra.Command, args []string) error {
-			return withTape(ctx, args[0], true, func(t *tape.Tape) error { return p.putOnTape(ctx, t, args[1:], to) })
-		}),
-	}
-	cmd.Flags().StringVar(&to, "to", "/", "`FOLDER` on the tape")
-	return cmd
-}
-
-// putOnTape commits also what a full tape or a failing source left half way: each
-// file is on tape whole or not at all.
-func (p *program) putOnTape(ctx context.Context, t *tape.Tape, sources []string, to string) error {
-	progress := &watchdog.Progress{}
-	watched := watchdog.With(ctx, progress)
-	b := p.startBar("put")
-	b.watch(progress, 0)
-	var sum tape.Put
-	var failed error
-	for _, source := range sources {
-		done, err := t.Put(watched, source, to)
-		sum.Files, sum.Dirs, sum.Links, sum.Bytes = sum.Files+done.Files, sum.Dirs+done.Dirs, sum.Links+done.Links, sum.Bytes+done.Bytes
-		sum.Skipped = append(sum.Skipped, done.Skipped...)
-		if err != nil {
-			failed = err
-			break
-		}
-	}
-	b.end()
-	for _, s := range sum.Skipped {
-		p.note("left out %s", s)
-	}
-	if err := t.Commit(context.WithoutCancel(ctx), creator("Put"), "", time.Now()); err != nil {
-		return errors.Join(failed, err)
-	}
-	if err := p.printf("%s, %s on tape in generation %d\n", count(sum.Files, "file"), size(sum.Bytes), t.Index().Generation); err != nil {
-		return err
-	}
-	return failed
-}
-
-func (p *program) tapeExtractCommand() *cobra.Command {
-	var to string
-	var generation uint64
-	var overwrite bool
-	cmd := &cobra.Command{
-		Use:     "extract DRIVE [PATH…]",
-		Short:   "Copy files from a tape into a folder, in the order they stand on it",
-		Example: "  cairn tape extract ./TAPE1 /2026/invoices --to ./restored",
-		Args:    cobra.MinimumNArgs(1),
-		RunE: run(func(ctx context.Context, _ *cobra.Command, args []string) error {
-			return withTape(ctx, args[0], false, func(t *tape.Tape) error {
-				ix, err := generationOf(ctx, t, generation)
-				if err != nil {
-					return err
-				}
-				progress := &watchdog.Progress{}
-				b := p.startBar("extract")
-				b.watch(progress, 0)
-				done, err := t.Extract(watchdog.With(ctx, progress), to, tape.ExtractOptions{Index: ix, Paths: args[1:], Overwrite: overwrite})
-				b.end()
-				if err != nil {
-					return err
-				}
-				return p.printf("%s, %s extracted to %s\n", count(done.Files, "file"), size(done.Bytes), to)
-			})
-		}),
-	}
-	cmd.Flags().StringVar(&to, "to", ".", "`FOLDER` to write to")
-	cmd.Flags().BoolVar(&overwrite, "overwrite", false, "replace files that exist")
-	generationFlag(cmd, &generation)
-	return cmd
 }

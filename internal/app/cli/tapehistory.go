@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -52,7 +53,7 @@ func (p *program) tapeHistoryCommand() *cobra.Command {
 		RunE: run(func(ctx context.Context, _ *cobra.Command, args []string) error {
 			return withTape(ctx, args[0], false, func(t *tape.Tape) error {
 				list := []tapeGeneration{}
-				for g, err := range t.History(ctx) {
+				for g, err := range t.Walk(ctx, func(u tape.Unreadable) { p.note("an index cannot be read: %s", u) }) {
 					if err != nil {
 						return err
 					}
@@ -140,15 +141,17 @@ func newestComplete(ctx context.Context, t *tape.Tape) (uint64, error) {
 
 func (p *program) tapeCheckCommand() *cobra.Command {
 	var repair, data, asJSON bool
+	var captured string
 	cmd := &cobra.Command{
 		Use:   "check DRIVE",
 		Short: "Check a tape, and with --repair bring it back into order",
 		Long: "Without --repair nothing is written, and what a repair would do is listed. A repair overwrites nothing in the data\n" +
-			"partition: it brings back what stands behind the last index and writes a new generation.",
+			"partition: it brings back what stands behind the last index, under the names that a torn or incremental index still\n" +
+			"holds, and writes a new generation. --index uses a captured index where the tape's own cannot be read.",
 		Example: "  cairn tape check ./TAPE1 --data",
 		Args:    cobra.ExactArgs(1),
 		RunE: run(func(ctx context.Context, _ *cobra.Command, args []string) error {
-			return withTape(ctx, args[0], repair, func(t *tape.Tape) error {
+			return withCaptured(ctx, args[0], captured, repair, func(t *tape.Tape) error {
 				problems, err := t.Check(ctx, data)
 				if err != nil {
 					return err
@@ -157,15 +160,26 @@ func (p *program) tapeCheckCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				fixed.Problems = problems
+				fixed.Problems = mergeProblems(problems, fixed.Problems)
 				return p.printRepair(args[0], fixed, repair, asJSON)
 			})
 		}),
 	}
 	cmd.Flags().BoolVar(&repair, "repair", false, "write what is needed")
+	capturedFlag(cmd, &captured)
 	cmd.Flags().BoolVar(&data, "data", false, "read every record that files name, too")
 	jsonFlag(cmd, &asJSON)
 	return cmd
+}
+
+// mergeProblems adds what the look behind the last index found beside the check.
+func mergeProblems(all, more []string) []string {
+	for _, s := range more {
+		if !slices.Contains(all, s) {
+			all = append(all, s)
+		}
+	}
+	return all
 }
 
 func (p *program) printRepair(name string, r tape.Repair, repaired, asJSON bool) error {
@@ -196,32 +210,33 @@ func (p *program) printRepairText(name string, r tape.Repair, repaired bool) err
 			return err
 		}
 	}
-	for _, s := range append(r.Actions, r.Files...) {
+	for _, s := range r.Actions {
 		if err := p.printf("%s%s\n", verb, s); err != nil {
 			return err
 		}
 	}
-	return nil
+	return p.printBroughtBack(r, repaired)
 }
 
-func (p *program) tapeIndexCommand() *cobra.Command {
-	var generation uint64
-	cmd := &cobra.Command{
-		Use:     "index DRIVE",
-		Short:   "Print an index as XML, for keeping or for other programs",
-		Example: "  cairn tape index ./TAPE1 > TAPE1.xml",
-		Args:    cobra.ExactArgs(1),
-		RunE: run(func(ctx context.Context, _ *cobra.Command, args []string) error {
-			return withTape(ctx, args[0], false, func(t *tape.Tape) error {
-				ix, err := generationOf(ctx, t, generation)
-				if err != nil {
-					return err
-				}
-				_, err = ix.WriteTo(p.out)
-				return p.wrote(err)
-			})
-		}),
+// maxBroughtBack bounds the list of files a person reads; --json has them all.
+const maxBroughtBack = 50
+
+func (p *program) printBroughtBack(r tape.Repair, repaired bool) error {
+	word := "would be brought back: "
+	if repaired {
+		word = "brought back: "
 	}
-	generationFlag(cmd, &generation)
-	return cmd
+	list := r.Named
+	for _, name := range r.Files {
+		list = append(list, "/_ltfs_lostandfound/"+name)
+	}
+	for _, name := range list[:min(len(list), maxBroughtBack)] {
+		if err := p.printf("%s%s\n", word, name); err != nil {
+			return err
+		}
+	}
+	if more := len(list) - maxBroughtBack; more > 0 {
+		return p.printf("%s%s more\n", word, count(more, "file"))
+	}
+	return nil
 }

@@ -176,6 +176,11 @@ func (x *extractor) create(rel string, node ltfs.Node) error {
 
 // copy reads the pieces in tape order.
 func (x *extractor) copy(ctx context.Context) error {
+	var expected uint64
+	for _, p := range x.pieces {
+		expected += p.extent.ByteCount
+	}
+	x.progress.Level("expected", int64(expected))
 	for _, p := range x.pieces {
 		if x.lost[p.name] != nil {
 			continue

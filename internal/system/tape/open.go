@@ -34,6 +34,7 @@ type tail struct {
 	extra uint64      // records behind last's closing filemark
 	ended bool        // has an end mark
 	open  bool        // last lacks its closing filemark
+	torn  error       // why the newest thing that looks like an index cannot be read; nil when it can
 }
 
 // inIndex reports whether the partition ends in an index.
@@ -41,6 +42,18 @@ func (e *tail) inIndex() bool { return e.last != nil && e.extra == 0 && !e.open 
 
 // Open reads the volume on a drive; subject names the drive in messages.
 func Open(ctx context.Context, d drive.Drive, subject string) (*Tape, error) {
+	t, err := begin(ctx, d, subject)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.findIndex(ctx); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// begin reads the labels.
+func begin(ctx context.Context, d drive.Drive, subject string) (*Tape, error) {
 	t := &Tape{drive: d, mover: &mover{drive: d}, subject: subject, number: map[byte]int{}, ends: map[byte]*tail{}}
 	if d.Partitions() != 2 {
 		return nil, t.fail("open tape", cairn.KindUnsupported, "format it, or name an LTFS tape", "it has %d partition, LTFS has two", d.Partitions())
@@ -49,9 +62,6 @@ func Open(ctx context.Context, d drive.Drive, subject string) (*Tape, error) {
 		return nil, err
 	}
 	t.buf = make([]byte, max(int(t.label.BlockSize), ltfs.MaxLabelBytes))
-	if err := t.findIndex(ctx); err != nil {
-		return nil, err
-	}
 	return t, nil
 }
 
@@ -76,6 +86,25 @@ func (t *Tape) findIndex(ctx context.Context) error {
 	if found, err := t.trustAttributes(ctx); err != nil || found {
 		return err
 	}
+	if err := t.examineEnds(ctx); err != nil {
+		return err
+	}
+	if t.index == nil {
+		why := errors.New("there is none")
+		for _, letter := range []byte{t.label.DataPart, t.label.IndexPart} {
+			if torn := t.ends[letter].torn; torn != nil {
+				why = torn
+			}
+		}
+		return t.fail("open tape", cairn.KindDamaged, "a captured index opens it: cairn tape extract --index, cairn tape check --index",
+			"neither partition holds an index that can be read: %w", why)
+	}
+	t.describeEnds()
+	return nil
+}
+
+// examineEnds looks at the ends of both partitions for the newest index.
+func (t *Tape) examineEnds(ctx context.Context) error {
 	var pointer ltfs.Location
 	for _, letter := range []byte{t.label.IndexPart, t.label.DataPart} {
 		end, ix, err := t.examine(ctx, letter, pointer)
@@ -91,10 +120,6 @@ func (t *Tape) findIndex(ctx context.Context) error {
 			t.index = ix
 		}
 	}
-	if t.index == nil {
-		return t.fail("open tape", cairn.KindDamaged, "", "neither partition holds an index that can be read")
-	}
-	t.describeEnds()
 	return nil
 }
 
@@ -104,6 +129,8 @@ func (t *Tape) describeEnds() {
 		switch {
 		case !end.ended:
 			t.notes = append(t.notes, fmt.Sprintf("partition %c has no end mark", letter))
+		case end.last == nil && end.torn != nil:
+			t.notes = append(t.notes, fmt.Sprintf("partition %c holds no index that can be read: %v", letter, end.torn))
 		case end.last == nil:
 			t.notes = append(t.notes, fmt.Sprintf("partition %c holds no index that can be read", letter))
 		case end.extra > 0:

@@ -63,17 +63,19 @@ func (t *Tape) PutAll(ctx context.Context, sources []string, dest string, o PutO
 	if err := t.keepCurrent(ctx); err != nil {
 		return done, err
 	}
+	before := t.index.HighestUID
+	defer func() { t.dirty = t.dirty || t.index.HighestUID != before }() // whatever is new takes a number
 	into, err := t.folder(dest)
 	if err != nil {
 		return done, err
 	}
 	w := &putter{t: t, o: o, done: &done, progress: watchdog.From(ctx), names: map[*ltfs.Directory]map[string]bool{}}
-	t.dirty = true
 	for _, source := range sources {
 		if err := w.add(ctx, filepath.Clean(source), into); err != nil {
 			return done, err
 		}
 	}
+	w.progress.Level("expected", w.expected)
 	for _, letter := range []byte{t.label.IndexPart, t.label.DataPart} {
 		if err := w.write(ctx, letter); err != nil {
 			return done, err
@@ -153,6 +155,7 @@ type putter struct {
 	done     *Put
 	progress *watchdog.Progress
 	planned  map[byte][]planned
+	expected int64                               // bytes of the files that are planned
 	names    map[*ltfs.Directory]map[string]bool // what folders hold, so that putting many files into one stays linear
 }
 
@@ -199,7 +202,7 @@ func (w *putter) plan(p planned) {
 	if w.o.Policy.Match(p.info.Name(), uint64(p.info.Size())) {
 		letter = w.t.label.IndexPart
 	}
-	w.planned[letter] = append(w.planned[letter], p)
+	w.planned[letter], w.expected = append(w.planned[letter], p), w.expected+p.info.Size()
 }
 
 func (w *putter) addDir(ctx context.Context, source, name string, info fs.FileInfo, into *ltfs.Directory) error {

@@ -181,8 +181,11 @@ func (t *Tape) examine(ctx context.Context, letter byte, pointer ltfs.Location) 
 		if err != nil && !lostToDamage(err) {
 			return nil, nil, err
 		}
-		if err != nil {
-			continue // data, a torn index, or one of another kind
+		if err != nil { // data, a torn index, or one of another kind
+			if end.torn == nil && t.wasIndex(ctx, at) {
+				end.torn = fmt.Errorf("%c:%d: %w", at.Partition, at.Block, err)
+			}
+			continue
 		}
 		behind, err := t.drive.Position(ctx)
 		if err != nil {
