@@ -53,7 +53,7 @@ func setup(e *testscript.Env) error {
 		return err
 	}
 	e.Defer(func() { _ = os.RemoveAll(run) })
-	e.Values[zfsKey{}] = &scriptZFS{}
+	e.Values[zfsKey{}] = &zfsHolder{}
 	own := filepath.Join(e.WorkDir, "own.yml")
 	for name, value := range map[string]string{"HOME": e.WorkDir, "RUN": run, "CAIRN_CONFIG": own, "TZ": "UTC",
 		"GORACE": "atexit_sleep_ms=0", // each command would end a second late under the race detector
@@ -70,6 +70,11 @@ func condition(name string) (bool, error) {
 	case "tmpfs":
 		_, err := os.Stat(volatileFolder)
 		return err == nil, nil
+	case "fakezfs": // the scripts' ZFS is not the machine's own
+		return !realZFS(), nil
+	case "sshd": // an ssh server, which only root can start
+		_, err := os.Stat("/usr/sbin/sshd")
+		return err == nil && os.Geteuid() == 0, nil
 	case "fuse": // /dev/fuse and the right to mount
 		f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
 		if err != nil || os.Geteuid() != 0 {
@@ -113,13 +118,17 @@ func code(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // until PATTERN COMMAND... runs a command until its output matches, for at most
-// twenty seconds.
+// twenty seconds, and two minutes on an emulated processor.
 func until(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: until PATTERN COMMAND...")
 	}
 	pattern := regexp.MustCompile("(?m)" + args[0])
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	patience := 20 * time.Second
+	if realZFS() {
+		patience = 2 * time.Minute
+	}
+	for deadline := time.Now().Add(patience); ; {
 		err := ts.Exec(args[1], args[2:]...)
 		out := ts.ReadFile("stdout")
 		if pattern.MatchString(out) {

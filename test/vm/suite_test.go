@@ -113,6 +113,35 @@ func TestGuest(t *testing.T) {
 	}
 }
 
+// The scripts about ZFS, which run on a fake of it everywhere, run on OpenZFS: the
+// real program, daemons and all.
+func TestScriptsOnOpenZFS(t *testing.T) {
+	im := machine(t)
+	dir := t.TempDir()
+	build(t, filepath.Join(dir, "script.test"), "test", "../script", "-c")
+	scripts, err := filepath.Glob("../script/testdata/zfs*.txtar")
+	if err != nil || len(scripts) < 3 {
+		t.Fatal(scripts, err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "testdata"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range scripts {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "testdata", filepath.Base(file)), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	v := boot(t, im, vm.Options{Dir: dir, Disks: []string{sparse(t, 2048)}, Memory: 2048,
+		Script: "modprobe zfs\nmkfs.ext4 -q /dev/vdb && mount /dev/vdb /mnt && export TMPDIR=/mnt CAIRN_ZFS=real\n./script.test -test.v -test.parallel 1 -test.run 'TestScripts/zfs'\n"})
+	if v.Exit != 0 || strings.Count(v.Output, "--- PASS: TestScripts/zfs") != len(scripts) {
+		t.Errorf("exit status %d\n%s", v.Exit, v.Output)
+	}
+}
+
 // Statuses come back, a failing test is seen to fail, and a machine that resets
 // itself has no verdict.
 func TestVerdicts(t *testing.T) {
