@@ -69,6 +69,9 @@ func isBarrier(call *ast.CallExpr) bool {
 	name := ""
 	switch f := call.Fun.(type) {
 	case *ast.SelectorExpr:
+		if x, ok := f.X.(*ast.Ident); ok && x.Name == "m" {
+			return false // the merger of extents
+		}
 		name = f.Sel.Name
 	case *ast.Ident:
 		name = f.Name
@@ -94,14 +97,15 @@ func (b barrier) leftOut() bool {
 // outsideStore are the barriers that no store's disk sees, each with what it makes
 // durable.
 var outsideStore = map[string]string{
-	"registry.go prepare 1": "folders of the registry above a volume's entry",
-	"registry.go syncUp 1":  "the same, one folder",
-	"registry.go point 1":   "the file that names a store elsewhere",
-	"registry.go point 2":   "its name",
-	"registry.go rename 1":  "a volume's new name",
-	"registry.go rename 2":  "a volume's old name",
-	"registry.go remove 1":  "the name of a volume that is gone",
-	"place.go makeStore 1":  "the name of a new store",
+	"registry.go prepare 1":        "folders of the registry above a volume's entry",
+	"registry.go syncUp 1":         "the same, one folder",
+	"registry.go point 1":          "the file that names a store elsewhere",
+	"registry.go point 2":          "its name",
+	"registry.go rename 1":         "a volume's new name",
+	"registry.go rename 2":         "a volume's old name",
+	"registry.go remove 1":         "the name of a volume that is gone",
+	"placegroup.go groupRecords 1": "the folder of group records, before the first",
+	"place.go makeStore 1":         "the name of a new store",
 }
 
 // notNeeded are the barriers that no promise stands on, each with why it is there.
@@ -132,6 +136,10 @@ func TestEachBarrierIsNeeded(t *testing.T) {
 }
 
 func tryWithout(b barrier, s uint64) error {
+	if strings.HasPrefix(b.name, "group.go") {
+		_, _, _, err := tryPair(s, 0, b.leftOut, always(2))
+		return err
+	}
 	w := draw(s, *length)
 	w.lie = b.leftOut
 	if f, _ := try(w, 0, always(2)); f != nil {

@@ -14,6 +14,7 @@ import (
 
 // after is a volume that was opened after a cut, and what it may be.
 type after struct {
+	l       *live
 	w       workload
 	h       *history
 	cut     int
@@ -24,21 +25,39 @@ type after struct {
 	blocks  []int64    // that any operation ever touched
 	allowed func(sector int64) []uint32
 	now     map[int64]uint32 // sectors of the head that are not zero
+	killed  bool             // by the death of the process alone
+	opened  int              // entry of the disk's log at which it was open
 }
 
 // check opens the volume on a disk as a cut left it and compares it with the
 // model. A disk without a catalog is right as long as the volume was not made.
 func (l *live) check(disk *fakedisk.Disk, cut int) error {
-	a := &after{w: l.w, h: l.h, cut: cut, disk: disk, blocks: l.h.blocks(), allowed: l.allowedAt(cut)}
+	a := &after{l: l, w: l.w, h: l.h, cut: cut, disk: disk, blocks: l.h.blocks(), allowed: l.allowedAt(cut)}
+	return a.check("after the cut")
+}
+
+// checkKilled is check of a disk as the death of the process left it: every
+// acknowledged write is there, flushed or not.
+func (l *live) checkKilled(disk *fakedisk.Disk, cut int) error {
+	if !l.h.sizes[0].doneAt(cut) {
+		return nil // a place never opens a store whose making was cut off
+	}
+	a := &after{l: l, w: l.w, h: l.h, cut: cut, disk: disk, blocks: l.h.blocks(), killed: true,
+		allowed: func(s int64) []uint32 { return l.h.allowedSince(s, cut, cut) }}
+	return a.check("first boot")
+}
+
+func (a *after) check(boot string) error {
+	l, cut := a.l, a.cut
 	var err error
-	a.v, err = volume.Open(context.Background(), disk, l.w.options(l.faults, "after the cut"))
+	a.v, err = l.openOn(a.disk, l.faults, boot)
 	if err != nil {
 		if made := l.h.sizes[0].span; !made.doneAt(cut) && errors.Is(err, cairn.KindNotFound) {
 			return nil
 		}
 		return err
 	}
-	a.dev = a.v.Device()
+	a.dev, a.opened = a.v.Device(), a.disk.Len()
 	for _, step := range []func() error{a.checkVersions, a.checkContent, a.checkChanges, a.goOn} {
 		if err := step(); err != nil {
 			return err
@@ -65,7 +84,7 @@ func (l *live) allowedAt(cut int) func(sector int64) []uint32 {
 
 // checkVersions compares the catalog with what the model allows.
 func (a *after) checkVersions() error {
-	l, err := catalog.Open(a.disk)
+	l, err := catalog.Open(a.l.store(a.disk))
 	if err != nil {
 		return err
 	}
@@ -284,8 +303,12 @@ func (a *after) goOn() error {
 		return fmt.Errorf("going on: %w", err)
 	}
 	again := a.disk.Replay()
-	again.Seek(rng.IntN(a.disk.Len() + 1))
-	v, err := volume.Open(ctx, again.Crash(fakedisk.Subset(rng.IntN(5))), a.w.options(0, "after the second cut"))
+	if a.killed { // before it was open again, what it relied on may not have been durable
+		again.Seek(a.opened + rng.IntN(a.disk.Len()+1-a.opened))
+	} else {
+		again.Seek(rng.IntN(a.disk.Len() + 1))
+	}
+	v, err := a.l.openOn(again.Crash(fakedisk.Subset(rng.IntN(5))), 0, "after the second cut")
 	if err != nil {
 		return fmt.Errorf("after a second cut at %d: %w", again.Pos(), err)
 	}

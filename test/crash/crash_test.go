@@ -3,6 +3,7 @@ package crash_test
 import (
 	"flag"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"runtime/debug"
@@ -45,15 +46,19 @@ func workloads(quick, share int) int {
 	return quick
 }
 
+// killed is the outcome of a cut in which only the process dies.
+const killed = fakedisk.Subset(math.MaxUint64)
+
 // outcomes says with which outcomes each cut is tried of a log with that many
 // entries.
 type outcomes func(entries int) func(pos int) []fakedisk.Subset
 
-// always tries the loss of everything that was not durable, and n others.
+// always tries the loss of everything that was not durable, the death of the
+// process alone, and n others.
 func always(n int) outcomes {
 	return func(int) func(int) []fakedisk.Subset {
 		return func(pos int) []fakedisk.Subset {
-			list := []fakedisk.Subset{fakedisk.Nothing}
+			list := []fakedisk.Subset{fakedisk.Nothing, killed}
 			for i := range n {
 				list = append(list, fakedisk.Subset(i+1+pos%7)) // from Everything on
 			}
@@ -62,8 +67,9 @@ func always(n int) outcomes {
 	}
 }
 
-// prefixes tries every prefix of the log, once with all that was not durable and
-// once without, and n random parts of it at random cuts.
+// prefixes tries every prefix of the log: with all that was not durable, without
+// it, and with the process dead and the power on; and n random parts of it at random
+// cuts.
 func prefixes(seed uint64, n int) outcomes {
 	return func(entries int) func(int) []fakedisk.Subset {
 		rng := rand.New(rand.NewPCG(seed, 0x5a3))
@@ -73,7 +79,7 @@ func prefixes(seed uint64, n int) outcomes {
 			at[cut] = append(at[cut], 2+fakedisk.Subset(rng.Uint64N(1<<20)))
 		}
 		return func(pos int) []fakedisk.Subset {
-			return append([]fakedisk.Subset{fakedisk.Nothing, fakedisk.Everything}, at[pos]...)
+			return append([]fakedisk.Subset{fakedisk.Nothing, fakedisk.Everything, killed}, at[pos]...)
 		}
 	}
 }
@@ -135,7 +141,13 @@ func (l *live) cuts(tried outcomes) (*failure, int) {
 	for {
 		for _, what := range list(r.Pos()) {
 			count++
-			if err := l.check(r.Crash(what), r.Pos()); err != nil {
+			err := error(nil)
+			if what == killed {
+				err = l.checkKilled(r.Kill(), r.Pos())
+			} else {
+				err = l.check(r.Crash(what), r.Pos())
+			}
+			if err != nil {
 				return &failure{w: l.w, cut: r.Pos(), what: what, err: err, log: tail(l.disk.Log(), r.Pos())}, count
 			}
 		}

@@ -138,12 +138,18 @@ func (h *history) add(v *version) {
 // allowed is what a sector of the head may hold after a cut: what was last
 // flushed, or any change since that had begun.
 func (h *history) allowed(sector int64, cut int) []uint32 {
-	flushed := -1 // changes acknowledged by then are on the disk
+	flushed := -1
 	for _, f := range h.flushes {
 		if f.doneAt(cut) {
 			flushed = max(flushed, f.start)
 		}
 	}
+	return h.allowedSince(sector, cut, flushed)
+}
+
+// allowedSince is allowed when every change that was acknowledged by flushed is on
+// the disk.
+func (h *history) allowedSince(sector int64, cut, flushed int) []uint32 {
 	floor, last := -1, -1 // changes acknowledged by floor are overwritten by the last one for good
 	for _, i := range h.bySector[sector] {
 		if c := &h.changes[i]; !c.vague && (c.end <= flushed || c.durable && c.doneAt(cut)) && c.start >= floor {

@@ -3,6 +3,7 @@ package crash_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"path"
 	"slices"
 	"strings"
 
@@ -47,7 +48,7 @@ type op struct {
 // one: for a read before it reads from the head what the nested one changes.
 func (o op) nestsAt(n int, c fakedisk.Call) bool {
 	if o.kind == opRead && o.nested.kind <= opDiscard {
-		return c.Op == fakedisk.OpRead && c.Name == "head" && c.Off/blockSize == o.nested.first/perBlock
+		return c.Op == fakedisk.OpRead && path.Base(c.Name) == "head" && c.Off/blockSize == o.nested.first/perBlock
 	}
 	return n == o.at
 }

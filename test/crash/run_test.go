@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cairn"
+	"cairn/internal/mech/blockio"
 	"cairn/internal/system/volume"
 	"cairn/internal/testkit/fakedisk"
 )
@@ -22,6 +23,7 @@ type live struct {
 	dev    cairn.BlockDevice
 	h      *history
 	nextID atomic.Uint32
+	dir    string // of its store on the disk; empty: the disk is the store
 
 	allowedCut int // allowed is of this cut
 	allowed    map[int64][]uint32
@@ -31,15 +33,28 @@ func (w workload) options(faults volume.Fault, boot string) volume.Options {
 	return volume.Options{Name: "v", SegmentBytes: w.segment, ActiveBytes: w.active, Boot: boot, Faults: faults}
 }
 
+// openOn opens the volume as it is on a disk.
+func (l *live) openOn(d *fakedisk.Disk, faults volume.Fault, boot string) (*volume.Volume, error) {
+	o := l.w.options(faults, boot)
+	if l.dir != "" {
+		o.Name, o.Groups = l.dir, d.Sub(groupsDir)
+	}
+	return volume.Open(context.Background(), l.store(d), o)
+}
+
+// store is the folder of the volume's store on a disk.
+func (l *live) store(d *fakedisk.Disk) blockio.FS {
+	if l.dir == "" {
+		return d
+	}
+	return d.Sub(l.dir)
+}
+
 // run makes a volume and does the workload on it. What the engine shows while the
 // power is on is checked on the way.
 func (w workload) run(faults volume.Fault) (*live, error) {
 	l := &live{w: w, faults: faults, disk: w.disk(), h: newHistory(w.sectors)}
-	if err := volume.Create(context.Background(), l.disk, volume.CreateOptions{Size: w.sectors * sectorSize}); err != nil {
-		return l, err
-	}
-	l.h.sizes[0].span = span{0, l.disk.Len()}
-	if err := l.open(); err != nil {
+	if err := l.create(); err != nil {
 		return l, err
 	}
 	for i, o := range w.ops {
@@ -50,8 +65,17 @@ func (w workload) run(faults volume.Fault) (*live, error) {
 	return l, nil
 }
 
+func (l *live) create() error {
+	begin := l.disk.Len()
+	if err := volume.Create(context.Background(), l.store(l.disk), volume.CreateOptions{Size: l.w.sectors * sectorSize}); err != nil {
+		return err
+	}
+	l.h.sizes[0].span = span{begin, l.disk.Len()}
+	return l.open()
+}
+
 func (l *live) open() error {
-	v, err := volume.Open(context.Background(), l.disk, l.w.options(l.faults, "first boot"))
+	v, err := l.openOn(l.disk, l.faults, "first boot")
 	if err != nil {
 		return err
 	}

@@ -79,80 +79,109 @@ type switched struct {
 	current     *stacked
 }
 
+// capturing is a capture under way. Whoever has it holds the volume's admin.
+type capturing struct {
+	v        *Volume
+	rec      catalog.Version
+	set      uint64 // number of the closed change set; 0 when nothing was tracked
+	old      switched
+	switched bool
+	also     func(*catalog.Head) // adds to the record that commits it; may be nil
+}
+
 // capture makes a version of the present head in the five steps of the engine's
 // rules. also may add to the record that commits it. Callers hold admin.
 func (v *Volume) capture(rec catalog.Version, also func(*catalog.Head)) (catalog.Version, error) {
-	// (1) what the next version needs
-	if err := v.activate(); err != nil {
-		return rec, err
-	}
-	set, interval := v.newID(), v.newID()
-	// (2) most of the dirty pages, while writes run
-	if err := v.flushAll(); err != nil {
-		return rec, err
-	}
-	// (3) the only pause
-	old, err := v.switchTo(interval)
+	c, err := v.beginCapture(rec)
 	if err != nil {
 		return rec, err
 	}
-	// (4) what was written up to the switch, and the closed change set
-	rec.Start, rec.Order, rec.Size = interval, interval, old.size
-	err = v.finishCapture(old, set, rec, also)
-	if err != nil && v.certain() == nil {
-		v.foldBack(old)
+	c.also = also
+	if err = c.pauseAndSwitch(); err == nil {
+		err = c.gather()
 	}
-	return rec, err
+	if err == nil {
+		err = c.commit()
+	}
+	if err != nil {
+		c.giveUp()
+	}
+	return c.rec, err
 }
 
-// switchTo holds writes, waits for those under way, and makes what follows belong
-// to the interval.
-func (v *Volume) switchTo(interval uint64) (switched, error) {
-	began := time.Now()
-	v.gate.Lock()
-	defer v.gate.Unlock()
-	if err := v.carryOut(); err != nil {
-		return switched{}, err
+// beginCapture is the first two steps: what the next version needs, and most of
+// the dirty pages, while writes run.
+func (v *Volume) beginCapture(rec catalog.Version) (*capturing, error) {
+	if err := v.activate(); err != nil {
+		return nil, err
 	}
+	c := &capturing{v: v, rec: rec, set: v.newID()}
+	c.rec.Start = v.newID()
+	c.rec.Order = c.rec.Start
+	return c, v.flushAll()
+}
+
+// pauseAndSwitch is the third step, the only pause: it holds writes and waits for
+// those under way.
+func (c *capturing) pauseAndSwitch() error {
+	began := time.Now()
+	c.v.gate.Lock()
+	defer c.v.gate.Unlock()
+	if err := c.v.carryOut(); err != nil {
+		return err
+	}
+	c.switchOver()
+	c.v.o.Log.Debug("switched", "volume", c.v.o.Name, "interval", c.rec.Start, "pause", time.Since(began))
+	return nil
+}
+
+// switchOver makes what follows belong to the new interval. Callers hold gate, and
+// have carried out what was staged.
+func (c *capturing) switchOver() {
+	v := c.v
 	v.persist.Lock()
 	defer v.persist.Unlock()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	old := switched{v.dirty, v.kept, v.keep, v.tracking, v.epoch, v.size, v.current}
+	c.old = switched{v.dirty, v.kept, v.keep, v.tracking, v.epoch, v.size, v.current}
+	c.switched, c.rec.Size = true, v.size
+	if !v.tracking {
+		c.set = 0
+	}
 	v.newEpoch()
 	v.dirty, v.kept, v.marked = &extent.Bitmap{}, &extent.Bitmap{}, &extent.Bitmap{}
-	v.closing = old.dirty
-	v.keep, v.tracking, v.interval, v.current = blocksOf(0, v.size).count, true, interval, nil
-	v.o.Log.Debug("switched", "volume", v.o.Name, "interval", interval, "pause", time.Since(began))
-	return old, nil
+	v.closing = c.old.dirty
+	v.keep, v.tracking, v.interval, v.current = blocksOf(0, v.size).count, true, c.rec.Start, nil
 }
 
-func (v *Volume) finishCapture(old switched, set uint64, rec catalog.Version, also func(*catalog.Head)) error {
+// gather is the fourth step: what was written up to the switch, and the closed
+// change set, become durable.
+func (c *capturing) gather() error {
+	v := c.v
 	if !v.o.Faults.has(FaultSkipHeadFlush) {
 		if err := v.flush(); err != nil {
 			return err
 		}
 	}
-	if old.current != nil && old.current.open.Length() > 0 {
-		if err := v.seal(old.current); err != nil {
+	if old := c.old.current; old != nil && old.open.Length() > 0 {
+		if err := v.seal(old); err != nil {
 			v.o.Log.Warn("cannot write the index of a segment", "volume", v.o.Name, "error", err)
 		}
 	}
-	if old.tracking {
-		if err := v.writeSet(set, old.dirty); err != nil {
-			return err
-		}
+	if c.set == 0 {
+		return nil
 	}
+	return v.writeSet(c.set, c.old.dirty)
+}
+
+// commit is the fifth step: only now the version exists.
+func (c *capturing) commit() error {
+	v := c.v
 	checkpoint := v.state().Head.Checkpoint
-	// (5) only now the version exists
-	err := v.commit("capture "+rec.Name, func(_ *catalog.State, h *catalog.Head) catalog.Edit {
-		e := catalog.Edit{Versions: []catalog.Version{rec}}
-		if old.tracking {
-			e.Sets = []catalog.Set{{ID: set, From: h.Interval, To: rec.Start}}
-		}
-		h.Interval, h.Checkpoint, h.Epoch = rec.Start, 0, old.epoch
-		if also != nil {
-			also(h)
+	err := v.commit("capture "+c.rec.Name, func(_ *catalog.State, h *catalog.Head) catalog.Edit {
+		e := captured(h, c.rec, c.set, c.old.epoch)
+		if c.also != nil {
+			c.also(h)
 		}
 		return e
 	})
@@ -169,6 +198,26 @@ func (v *Volume) finishCapture(old switched, set uint64, rec catalog.Version, al
 		v.remove(numbered(setPrefix, checkpoint))
 	}
 	return nil
+}
+
+// captured is the edit that makes a version, and what becomes of the head with it:
+// the change set, whose marks are those up to the epoch, takes the place of the
+// checkpoint.
+func captured(h *catalog.Head, rec catalog.Version, set, epoch uint64) catalog.Edit {
+	e := catalog.Edit{Versions: []catalog.Version{rec}}
+	if set != 0 {
+		e.Sets = []catalog.Set{{ID: set, From: h.Interval, To: rec.Start}}
+	}
+	h.Interval, h.Checkpoint, h.Epoch = rec.Start, 0, epoch
+	h.NextID = max(h.NextID, rec.Start+1, set+1)
+	return e
+}
+
+// giveUp ends a capture that was not committed.
+func (c *capturing) giveUp() {
+	if c.switched && c.v.certain() == nil {
+		c.v.foldBack(c.old)
+	}
 }
 
 // foldBack undoes a switch whose capture was not committed: what was gathered

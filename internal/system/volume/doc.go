@@ -27,6 +27,8 @@
 //   - A version is visible, sendable and reported only after its catalog record is
 //     durable. What a capture gathered that was never committed joins the interval
 //     before it.
+//   - A group capture makes a version of each of its volumes, all of one instant, or
+//     none, whatever dies on the way (CaptureGroup).
 //   - No write fails because of a snapshot while one may be given up. A sealed
 //     volume (a replica) gives up nothing.
 //   - A flush returns when every write acknowledged before is durable; after one
@@ -46,5 +48,7 @@
 // # Locks
 //
 // Volume.admin, then gate, then persist, then mu; logMu and the locks of the
-// stack are taken last. Readers take only the stack's.
+// stack are taken last. Readers take only the stack's. A group capture takes the
+// admin of all its volumes and then their gates, each time in the order of their
+// names.
 package volume

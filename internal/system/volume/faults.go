@@ -23,6 +23,9 @@ const (
 	FaultForgetStage                          // writes that a process which died had staged are not carried out
 	FaultKeepStage                            // staged writes stay on record after they were carried out
 	FaultStageOfAnyBoot                       // staged writes count after the kernel that held them died
+	FaultGroupInTurns                         // the volumes of a group are captured one after the other
+	FaultGroupUnsynced                        // the record of a group is not durable before the catalogs speak of its versions
+	FaultGroupNotTakenOver                    // an opening does not look for the record of a group
 )
 
 func (f Fault) has(x Fault) bool { return f&x != 0 }

@@ -198,6 +198,9 @@ func (p *Place) host(ctx context.Context, name string) (*Volume, *os.File, error
 		p.o.Each(name, &o)
 	}
 	o.Name = name
+	if o.Groups, err = p.pendingGroups(); err != nil {
+		return nil, nil, failed("open volume", name, errors.Join(err, lock.Close()))
+	}
 	v, err := Open(ctx, fsys, o)
 	if err != nil {
 		return nil, nil, errors.Join(err, lock.Close())

@@ -182,8 +182,7 @@ func (r *router) Abort(ctx context.Context, dataset string) error {
 
 func (r *router) Snapshot(ctx context.Context, name string, datasets []string, atomic bool) ([]cairn.Captured, error) {
 	if atomic && len(datasets) > 1 {
-		return nil, &cairn.Error{Op: "capture", Subject: strings.Join(datasets, ", "), Kind: cairn.KindUnsupported,
-			Err: errors.New("several volumes at one instant"), Hint: "capture them one by one, or without atomic"}
+		return r.p.captureTogether(ctx, name, datasets)
 	}
 	out := make([]cairn.Captured, len(datasets))
 	for i, d := range datasets {

@@ -59,8 +59,9 @@ type Options struct {
 	ActiveBytes  int64                                   // most bytes that a crash may add to the change set
 	KeepAtLeast  int                                     // snapshots that are never given up for room
 	OnFull       OnFull
-	Strict       bool   // accept an adopted origin only after a clean stop
-	Boot         string // identity of the running boot; empty: the kernel's, where it has one
+	Strict       bool       // accept an adopted origin only after a clean stop
+	Groups       blockio.FS // the place's folder of group captures, for one that was cut off; nil: none
+	Boot         string     // identity of the running boot; empty: the kernel's, where it has one
 	Now          func() time.Time
 	Log          *slog.Logger
 	Faults       Fault
@@ -256,6 +257,9 @@ func openOnce(ctx context.Context, fsys blockio.FS, o Options) (*Volume, error) 
 }
 
 func (v *Volume) start(ctx context.Context) error {
+	if err := v.takeOver(); err != nil {
+		return err
+	}
 	if err := v.openHead(); err != nil {
 		return err
 	}
@@ -404,6 +408,9 @@ func (v *Volume) Close() error {
 func (v *Volume) stopCleanly() error {
 	if !v.active.Load() {
 		return nil // nothing was written
+	}
+	if v.doubtful.Load() {
+		return nil // the next opening finds out what is there, as after a crash
 	}
 	if err := v.carryOut(); err != nil {
 		return err

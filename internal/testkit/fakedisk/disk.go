@@ -115,6 +115,28 @@ func (d *Disk) lying() bool {
 	return f != nil && (*f)()
 }
 
+// Sub is a folder of the disk as a file system of its own. The log has whole names.
+func (d *Disk) Sub(dir string) blockio.FS { return sub{d, dir} }
+
+type sub struct {
+	d   *Disk
+	dir string
+}
+
+func (s sub) Create(name string) (blockio.File, error) { return s.d.Create(path.Join(s.dir, name)) }
+func (s sub) Open(name string, write bool) (blockio.File, error) {
+	return s.d.Open(path.Join(s.dir, name), write)
+}
+func (s sub) Rename(oldName, newName string) error {
+	return s.d.Rename(path.Join(s.dir, oldName), path.Join(s.dir, newName))
+}
+func (s sub) Remove(name string) error              { return s.d.Remove(path.Join(s.dir, name)) }
+func (s sub) Mkdir(name string) error               { return s.d.Mkdir(path.Join(s.dir, name)) }
+func (s sub) ReadDir(name string) ([]string, error) { return s.d.ReadDir(path.Join(s.dir, name)) }
+func (s sub) Stat(name string) (fs.FileInfo, error) { return s.d.Stat(path.Join(s.dir, name)) }
+func (s sub) SyncDir(name string) error             { return s.d.SyncDir(path.Join(s.dir, name)) }
+func (s sub) Space() (free, total int64, err error) { return s.d.Space() }
+
 // SetCapacity sets the room of the disk in bytes; less than is in use makes every
 // write that needs room fail with ENOSPC.
 func (d *Disk) SetCapacity(bytes int64) {

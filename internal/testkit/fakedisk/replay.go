@@ -52,6 +52,7 @@ const (
 // disk.
 type Replay struct {
 	log     []Entry
+	first   *tree // as it was when the log began
 	pos     int
 	durable *tree
 	latest  map[inode]*content // as the running system saw each file
@@ -87,7 +88,7 @@ type naming struct {
 func (d *Disk) Replay() *Replay {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	r := &Replay{log: slices.Clone(d.log), durable: d.first.clone(), latest: map[inode]*content{}, files: map[inode]*undurable{}, lies: d.lies.Load()}
+	r := &Replay{log: slices.Clone(d.log), first: d.first, durable: d.first.clone(), latest: map[inode]*content{}, files: map[inode]*undurable{}, lies: d.lies.Load()}
 	for ino, n := range r.durable.nodes {
 		if n.content != nil {
 			r.latest[ino] = n.content.clone()
@@ -316,6 +317,25 @@ func (r *Replay) Crash(what Subset) *Disk {
 		}
 	}
 	d := fromTree(t)
+	d.lies.Store(r.lies)
+	return d
+}
+
+// Kill makes a disk as the death of the process after the entries taken so far
+// leaves it: nothing is lost, and what was not durable is not durable still. Its
+// log begins with those entries.
+func (r *Replay) Kill() *Disk {
+	t := r.durable.clone()
+	for _, n := range r.names {
+		t.apply(n.links)
+	}
+	t.prune()
+	for ino, n := range t.nodes {
+		if n.content != nil {
+			n.content = r.latest[ino].clone()
+		}
+	}
+	d := &Disk{tree: t, first: r.first.clone(), log: slices.Clone(r.log[:r.pos]), capacity: 1 << 40, handles: map[inode]int{}}
 	d.lies.Store(r.lies)
 	return d
 }
