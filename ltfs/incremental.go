@@ -3,6 +3,7 @@ package ltfs
 import (
 	"bytes"
 	"io"
+	"path"
 	"slices"
 	"strconv"
 )
@@ -23,6 +24,9 @@ type Incremental struct {
 	HighestUID          uint64
 	Lock                Lock
 	Root                *ChangedDirectory
+	// Repairs says, in sentences, what known defects of other software ReadIncremental
+	// and Apply put right; none: it was as the format asks.
+	Repairs []string
 }
 
 // ChangedDirectory is a directory in an incremental index. An unchanged one only
@@ -35,6 +39,7 @@ type ChangedDirectory struct {
 	Meta    *Directory // times, read-only flag, attributes; no children. Nil when unchanged
 	Dirs    []*ChangedDirectory
 	Files   []*ChangedFile
+	early   bool // its element ended behind its name; what followed was taken for it
 }
 
 // ChangedFile is a file in an incremental index: new or changed as a whole, or
@@ -45,8 +50,9 @@ type ChangedFile struct {
 }
 
 // ReadIncremental reads an incremental index. Software is known that closes an
-// existing directory's element right after its name; the tree it meant cannot be
-// told with certainty, so such an index is refused.
+// existing directory's element right after its name, so that the directory's
+// identity and contents stand one level too high, behind it. They are taken for
+// that directory, which Repairs says; Apply holds the identity against the tree.
 func ReadIncremental(r io.Reader) (*Incremental, error) {
 	d := &decoder{scanner: newScanner("incremental index", r), names: map[string]string{}}
 	if err := d.root("ltfsincrementalindex"); err != nil {
@@ -74,7 +80,18 @@ func ReadIncremental(r io.Reader) (*Incremental, error) {
 	if err != nil {
 		return nil, err
 	}
+	inc.noteEarly("/", inc.Root)
 	return inc, nil
+}
+
+// noteEarly tells of each directory whose element ended too early.
+func (inc *Incremental) noteEarly(at string, c *ChangedDirectory) {
+	if c.early {
+		inc.Repairs = append(inc.Repairs, "the element of directory "+strconv.Quote(at)+" ends behind its name; what stands behind it was taken for its own")
+	}
+	for _, sub := range c.Dirs {
+		inc.noteEarly(path.Join(at, sub.Name), sub)
+	}
 }
 
 func (d *decoder) incrementalChild(inc *Incremental, name string) (err error) {
@@ -83,6 +100,11 @@ func (d *decoder) incrementalChild(inc *Incremental, name string) (err error) {
 		inc.PreviousIncremental, err = d.location(name)
 	case "directory":
 		inc.Root, err = d.changedDirectory()
+	case "fileuid", "contents", "readonly":
+		if inc.Root == nil || !inc.Root.endsEarly() {
+			return d.fail("has <%s> outside of a directory", name)
+		}
+		_, err = d.changedChild(inc.Root, name)
 	default: // the rest is as in a full index
 		var ix Index
 		if err = d.indexChild(&ix, name); err != nil {
@@ -119,46 +141,63 @@ func (inc *Incremental) take(name string, ix *Index) {
 
 func (d *decoder) changedDirectory() (*ChangedDirectory, error) {
 	c := &ChangedDirectory{}
-	meta, changed := &Directory{}, false
-	err := d.children("directory", func(name string) (err error) {
-		switch name {
-		case "name":
-			c.Name, err = d.nameText(name)
+	err := d.children("directory", func(name string) error {
+		known, err := d.changedChild(c, name)
+		if known || err != nil {
 			return err
-		case "fileuid":
-			c.UID, err = d.number(name)
-			return err
-		case "deleted":
-			c.Deleted = true
-			return d.skip()
-		case "contents":
-			return d.changedContents(c)
 		}
-		changed = true
-		switch name {
-		case "readonly":
-			meta.ReadOnly, err = d.boolean(name)
-		case "extendedattributes":
-			meta.XAttrs, err = d.xattrs()
-		default:
-			if t := meta.Times.field(name); t != nil {
-				*t, err = d.timestamp(name)
-				return err
-			}
-			err = d.unknown(&meta.Unknown)
-		}
-		return err
+		return d.unknown(&c.meta().Unknown)
 	})
-	if changed {
-		c.Meta = meta
-	}
 	return c, err
 }
 
+// changedChild reads what belongs to a directory; known is false when it does not.
+func (d *decoder) changedChild(c *ChangedDirectory, name string) (known bool, err error) {
+	switch name {
+	case "name":
+		c.Name, err = d.nameText(name)
+	case "fileuid":
+		c.UID, err = d.number(name)
+	case "deleted":
+		c.Deleted = true
+		err = d.skip()
+	case "contents":
+		err = d.changedContents(c)
+	case "readonly":
+		c.meta().ReadOnly, err = d.boolean(name)
+	case "extendedattributes":
+		c.meta().XAttrs, err = d.xattrs()
+	default:
+		var none Times
+		if none.field(name) == nil {
+			return false, nil
+		}
+		*c.meta().Times.field(name), err = d.timestamp(name)
+	}
+	return true, err
+}
+
+// meta is Meta, made when there is none: the directory's own data changed.
+func (c *ChangedDirectory) meta() *Directory {
+	if c.Meta == nil {
+		c.Meta = &Directory{}
+	}
+	return c.Meta
+}
+
+// endsEarly reports whether what follows a directory's element belongs into it:
+// the element holds a name and nothing else, or this was found so before.
+func (c *ChangedDirectory) endsEarly() bool {
+	c.early = c.early || c.UID == 0 && !c.Deleted && c.Meta == nil && len(c.Dirs)+len(c.Files) == 0
+	return c.early
+}
+
 func (d *decoder) changedContents(c *ChangedDirectory) error {
+	var before *ChangedDirectory // the directory right before
 	return d.children("contents", func(name string) error {
 		switch name {
 		case "file":
+			before = nil
 			f, err := d.changedFile()
 			if err != nil {
 				return err
@@ -170,10 +209,13 @@ func (d *decoder) changedContents(c *ChangedDirectory) error {
 			if err != nil {
 				return err
 			}
-			c.Dirs = append(c.Dirs, sub)
+			c.Dirs, before = append(c.Dirs, sub), sub
 			return d.checkName(sub.Name)
-		case "fileuid", "contents":
-			return d.fail("was written by software that closes a directory's element after its name, so <%s> stands one level too high; which tree was meant cannot be told", name)
+		}
+		if before != nil && name != "name" && name != "deleted" && before.endsEarly() {
+			if known, err := d.changedChild(before, name); known || err != nil {
+				return err
+			}
 		}
 		return d.fail("has <%.40s> in <contents>", name)
 	})
@@ -193,136 +235,6 @@ func (d *decoder) changedFile() (*ChangedFile, error) {
 	}
 	c.File = *f
 	return c, nil
-}
-
-// Apply turns the index before inc (full, or with earlier incrementals applied)
-// into the one inc describes. It refuses an index of another volume or
-// generation, and changes that do not fit the tree, such as the removal of a name
-// that is not there, which known software writes for a rename. After an error ix is half
-// changed and is to be thrown away.
-func (inc *Incremental) Apply(ix *Index) error {
-	const what = "incremental index"
-	switch {
-	case inc.VolumeUUID != ix.VolumeUUID:
-		return formatError(what, "is of volume %s, the index before it of %s", inc.VolumeUUID, ix.VolumeUUID)
-	case inc.Generation != ix.Generation+1:
-		return formatError(what, "is generation %d and does not follow generation %d", inc.Generation, ix.Generation)
-	}
-	a := applier{highest: ix.HighestUID}
-	if err := a.directory("/", ix.Root, inc.Root); err != nil {
-		return err
-	}
-	ix.Creator, ix.Comment, ix.UpdateTime = inc.Creator, inc.Comment, inc.UpdateTime
-	ix.Generation, ix.Self, ix.Previous, ix.Lock = inc.Generation, inc.Self, inc.Previous, inc.Lock
-	ix.HighestUID = max(inc.HighestUID, a.highest)
-	if problems := ix.uidProblems(); len(problems) > 0 {
-		return formatError(what, "does not fit the index before it: %v", problems[0])
-	}
-	return nil
-}
-
-// uidProblems are those of Check that a wrong replay shows.
-func (ix *Index) uidProblems() []Problem {
-	c := &checker{ix: ix, uids: map[uint64]string{}}
-	for at, node := range ix.All() {
-		if node.Dir != nil {
-			c.uid(at, node.Dir.UID)
-			c.siblings(at, node.Dir)
-		} else {
-			c.uid(at, node.File.UID)
-		}
-	}
-	return c.problems
-}
-
-type applier struct{ highest uint64 }
-
-func misfit(at, name, why string) error {
-	return formatError("incremental index", "%s in %s %s", strconv.Quote(name), at, why)
-}
-
-func (a *applier) directory(at string, d *Directory, c *ChangedDirectory) error {
-	if c.UID != 0 && d.UID != 0 && c.UID != d.UID {
-		return misfit(at, c.Name, "is another directory in the index before")
-	}
-	if c.Meta != nil {
-		d.ReadOnly, d.Times, d.XAttrs, d.Unknown = c.Meta.ReadOnly, c.Meta.Times, c.Meta.XAttrs, c.Meta.Unknown
-	}
-	if at == "/" {
-		d.Name = c.Name
-	}
-	// Removals first: a name can be taken over by something new.
-	for _, f := range c.Files {
-		if f.Deleted && !removeFile(d, f.Name) {
-			return misfit(at, f.Name, "is removed and is not there")
-		}
-	}
-	for _, sub := range c.Dirs {
-		if sub.Deleted && !removeDir(d, sub.Name) {
-			return misfit(at, sub.Name, "is removed and is not there")
-		}
-	}
-	a.files(d, c.Files)
-	for _, sub := range c.Dirs {
-		if sub.Deleted {
-			continue
-		}
-		if err := a.sub(at, d, sub); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (a *applier) files(d *Directory, changed []*ChangedFile) {
-	if len(changed) == 0 {
-		return
-	}
-	place := make(map[string]int, len(d.Files))
-	for i, f := range d.Files {
-		place[f.Name] = i
-	}
-	for _, c := range changed {
-		if c.Deleted {
-			continue
-		}
-		a.highest = max(a.highest, c.UID)
-		f := c.File
-		if i, known := place[f.Name]; known {
-			d.Files[i] = &f
-			continue
-		}
-		place[f.Name] = len(d.Files)
-		d.Files = append(d.Files, &f)
-	}
-}
-
-func (a *applier) sub(at string, d *Directory, c *ChangedDirectory) error {
-	next := at + c.Name + "/"
-	for _, old := range d.Dirs {
-		if old.Name == c.Name {
-			return a.directory(next, old, c)
-		}
-	}
-	if c.Meta == nil {
-		return misfit(at, c.Name, "is said to be unchanged and is not there")
-	}
-	a.highest = max(a.highest, c.UID)
-	fresh := &Directory{Name: c.Name, UID: c.UID}
-	d.Dirs = append(d.Dirs, fresh)
-	return a.directory(next, fresh, c)
-}
-
-func removeFile(d *Directory, name string) bool {
-	n := len(d.Files)
-	d.Files = slices.DeleteFunc(d.Files, func(f *File) bool { return f.Name == name })
-	return len(d.Files) < n
-}
-
-func removeDir(d *Directory, name string) bool {
-	n := len(d.Dirs)
-	d.Dirs = slices.DeleteFunc(d.Dirs, func(s *Directory) bool { return s.Name == name })
-	return len(d.Dirs) < n
 }
 
 // Difference describes how to is reached from from: to's Self and generation, and
