@@ -41,6 +41,14 @@ func flatTree(n int) *ltfs.Index {
 	return ix
 }
 
+// limit reports a rate beside what it has to reach.
+func limit(b *testing.B, what string, got, least float64, unit string) {
+	b.ReportMetric(got, unit)
+	if b.Logf("%s: %.0f %s, at least %.0f", what, got, unit, least); got < least {
+		b.Errorf("%s: %.0f %s, limit %.0f", what, got, unit, least)
+	}
+}
+
 // The figures are CPU seconds: MB/s per core, and bytes of memory per file that a
 // read index keeps.
 func BenchmarkIndexRead(b *testing.B) {
@@ -62,8 +70,12 @@ func BenchmarkIndexRead(b *testing.B) {
 	cpu = (cpuSeconds() - cpu) / float64(b.N)
 	runtime.GC()
 	runtime.ReadMemStats(&after)
-	b.ReportMetric(float64(text.Len())/1e6/cpu, "MB/cpu-s")
-	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(*benchFiles), "B/file")
+	perFile := float64(after.HeapAlloc-before.HeapAlloc) / float64(*benchFiles)
+	limit(b, "read", float64(text.Len())/1e6/cpu, 100, "MB/cpu-s")
+	b.ReportMetric(perFile, "B/file")
+	if b.Logf("memory: %.0f B per file, limit 500", perFile); perFile > 500 {
+		b.Errorf("an index takes %.0f bytes of memory per file, limit 500", perFile)
+	}
 	runtime.KeepAlive(ix)
 }
 
@@ -78,6 +90,6 @@ func BenchmarkIndexWrite(b *testing.B) {
 		}
 	}
 	cpu = (cpuSeconds() - cpu) / float64(b.N)
-	b.ReportMetric(float64(n)/1e6/cpu, "MB/cpu-s")
+	limit(b, "write", float64(n)/1e6/cpu, 150, "MB/cpu-s")
 	b.ReportMetric(float64(n)/float64(*benchFiles), "tape-B/file")
 }

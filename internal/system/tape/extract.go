@@ -77,6 +77,8 @@ type extractor struct {
 	progress *watchdog.Progress
 	pieces   []piece
 	chosen   []chosen
+	whole    map[string]bool  // what was named
+	above    map[string]bool  // the folders above
 	lost     map[string]error // files of which something could not be read
 	out      *os.File         // being written
 	outName  string
@@ -103,24 +105,44 @@ func fileError(op, subject string, err error) error {
 	return &cairn.Error{Op: op, Subject: subject, Kind: k, Err: err}
 }
 
+// choose reads Paths once: a tape holds a million files.
+func (x *extractor) choose() {
+	x.whole, x.above = map[string]bool{}, map[string]bool{}
+	for _, p := range x.o.Paths {
+		p = path.Clean("/" + p)
+		x.whole[p] = true
+		for p != "/" {
+			p = path.Dir(p)
+			x.above[p] = true
+		}
+	}
+}
+
+// wanted reports whether a path was named, stands below one that was, or above.
 func (x *extractor) wanted(name string) bool {
-	if len(x.o.Paths) == 0 {
+	if len(x.o.Paths) == 0 || x.above[name] {
 		return true
 	}
-	return slices.ContainsFunc(x.o.Paths, func(p string) bool {
-		p = path.Clean("/" + p)
-		return p == "/" || name == p || strings.HasPrefix(name, p+"/") || strings.HasPrefix(p, name+"/")
-	})
+	for {
+		if x.whole[name] {
+			return true
+		}
+		if name == "/" {
+			return false
+		}
+		name = path.Dir(name)
+	}
 }
 
 // prepare makes folders, links and empty files, and collects the pieces to copy.
 func (x *extractor) prepare() error {
 	matched := false
+	x.choose()
 	for name, node := range x.o.Index.All() {
 		if !x.wanted(name) {
 			continue
 		}
-		matched = matched || name != "/"
+		matched = matched || name != "/" && !x.above[name] || x.whole[name]
 		rel := strings.TrimPrefix(name, "/")
 		if rel == "" {
 			continue

@@ -148,6 +148,9 @@ func (s *salvage) incremental(ctx context.Context, at ltfs.Location) (taken bool
 		return true, err
 	}
 	s.act("the incremental index at %c:%d (generation %d) is replayed", at.Partition, at.Block, inc.Generation)
+	for _, repaired := range inc.Repairs {
+		s.act("in it, %s", repaired)
+	}
 	return true, nil
 }
 

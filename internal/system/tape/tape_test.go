@@ -17,7 +17,6 @@ import (
 	"cairn"
 	"cairn/internal/system/tape"
 	"cairn/internal/system/tape/drive"
-	"cairn/internal/testkit/faketape"
 	"cairn/ltfs"
 )
 
@@ -539,41 +538,5 @@ func TestExtractStaysInside(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, "evil")); err == nil {
 		t.Error("a file was written through a link")
-	}
-}
-
-// Whatever order the index has, the tape is read in one pass.
-func TestExtractReadsInTapeOrder(t *testing.T) {
-	d := faketape.New()
-	tp, err := tape.Format(t.Context(), d, "tape", tape.FormatOptions{BlockSize: 4096, Creator: "c", Now: now})
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	for i := range 300 {
-		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%03d", i)), make([]byte, 3000+i), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if _, err := tp.Put(t.Context(), dir, "/"); err != nil {
-		t.Fatal(err)
-	}
-	if err := tp.Commit(t.Context(), "c", "", now); err != nil {
-		t.Fatal(err)
-	}
-	rand.New(rand.NewPCG(1, 1)).Shuffle(300, func(i, j int) {
-		f := tp.Index().Root.Dirs[0].Files
-		f[i], f[j] = f[j], f[i]
-	})
-	end, err := d.SeekEnd(t.Context(), 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	d.Seeks = 0
-	if _, err := tp.Extract(t.Context(), filepath.Join(t.TempDir(), "out"), tape.ExtractOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	if d.Seeks > end.Block*11/10 {
-		t.Errorf("the drive passed over %d blocks on a tape of %d", d.Seeks, end.Block)
 	}
 }
