@@ -131,8 +131,12 @@ func (p *Place) release(ctx context.Context, name, tag string, snapshots []strin
 
 // releasedBefore reports whether every complaint is about a hold that is not there.
 func releasedBefore(err error) bool {
-	_, text, _ := strings.Cut(err.Error(), "cannot ")
-	for part := range strings.SplitSeq(text, "cannot ") {
+	const begin = "cannot release hold"
+	_, text, found := strings.Cut(err.Error(), begin)
+	if !found {
+		return false
+	}
+	for part := range strings.SplitSeq(text, begin) {
 		if !strings.Contains(part, "no such tag") && !strings.Contains(part, "does not exist") {
 			return false
 		}
@@ -150,7 +154,8 @@ func (d *dataset) unbook(tag string, snapshots []string) {
 }
 
 // setCursors makes the bookmarks that are the set's cursors, then destroys those it
-// had before.
+// had before. A tentative cursor that is the last trace of its version stays until
+// the set is released: the step that is beginning may stand on it.
 func (p *Place) setCursors(ctx context.Context, d *dataset, set cairn.LeaseSet) error {
 	want := map[string]bool{}
 	for _, id := range set.Versions {
@@ -172,9 +177,17 @@ func (p *Place) setCursors(ctx context.Context, d *dataset, set cairn.LeaseSet) 
 		if !ok || l.Owner != set.Owner || l.Purpose != set.Purpose || want[v.version] {
 			continue
 		}
+		if set.Purpose == cairn.PurposeTentative && len(want) > 0 && d.alone(v) {
+			continue
+		}
 		if err := p.destroyBookmark(ctx, d.name(), v.version); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// alone reports whether no other version has the GUID.
+func (d *dataset) alone(v *version) bool {
+	return !slices.ContainsFunc(d.versions, func(o version) bool { return o.guid == v.guid && o.version != v.version })
 }

@@ -21,12 +21,15 @@ func (s *side) Send(ctx context.Context, step cairn.Step, accept []cairn.Format)
 	const op = "send"
 	p := s.place
 	ids := append([]cairn.VersionID{step.To}, step.Via...)
-	if !step.From.IsZero() {
-		ids = append(ids, step.From)
-	}
 	d, err := p.look(ctx, op, step.Dataset, ids...)
 	if err != nil {
 		return nil, err
+	}
+	if !step.From.IsZero() {
+		if d, step.From, err = p.base(ctx, d, step.From); err != nil {
+			return nil, err
+		}
+		ids = append(ids, step.From)
 	}
 	if !slices.Contains(accept, cairn.FormatZFS) {
 		return nil, &cairn.Error{Op: op, Subject: step.Dataset + step.To.Name, Kind: cairn.KindUnsupported, Hint: "a ZFS dataset sends " + string(cairn.FormatZFS)}
@@ -40,6 +43,24 @@ func (s *side) Send(ctx context.Context, step cairn.Step, accept []cairn.Format)
 		return nil, err
 	}
 	return &cairn.Stream{Header: h, Body: b}, nil
+}
+
+// base is what the step stands on: the version it names or, when that bookmark was
+// destroyed since, another one of its GUID. A cursor that moves takes the place of
+// the tentative one.
+func (p *Place) base(ctx context.Context, d *dataset, from cairn.VersionID) (*dataset, cairn.VersionID, error) {
+	now, err := p.look(ctx, "send", d.name(), from)
+	if err == nil || !from.IsBookmark() || !errors.Is(err, cairn.KindNotFound) {
+		return now, from, err
+	}
+	if d, gone := p.fresh(ctx, "send", d.name()); gone == nil {
+		for i := range d.versions {
+			if v := &d.versions[i]; v.guid == from.GUID {
+				return d, v.id(), nil
+			}
+		}
+	}
+	return nil, from, err
 }
 
 // sending is the command line of a step and what its stream will be.
@@ -197,7 +218,7 @@ func (b *body) end(err error) error {
 	switch {
 	case werr != nil:
 		return b.place.failed("send", b.subject, werr)
-	case errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
+	case endOf(err):
 		if cerr := b.ctx.Err(); cerr != nil {
 			return b.place.failed("send", b.subject, cerr)
 		}
@@ -218,10 +239,12 @@ func (b *body) Read(p []byte) (int, error) {
 	if err == nil {
 		return n, nil
 	}
-	if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		b.cancelUnlessOver()
+	if endOf(err) || errors.Is(err, io.ErrUnexpectedEOF) || b.ctx.Err() != nil {
+		err = b.end(err)
+	} else { // a process that goes on sending what is no good
+		b.cancel()
+		err = errors.Join(b.place.failed("send", b.subject, err), abandonedOnly(b.waited()))
 	}
-	err = b.end(err)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
@@ -229,15 +252,6 @@ func (b *body) Read(p []byte) (int, error) {
 	}
 	b.err = err
 	return n, err
-}
-
-// cancelUnlessOver ends a process that goes on sending what is no good.
-func (b *body) cancelUnlessOver() {
-	select {
-	case <-b.child.Ended():
-	default:
-		b.cancel()
-	}
 }
 
 // Close ends the process, if it still runs, and releases the versions.

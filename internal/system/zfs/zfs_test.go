@@ -3,6 +3,7 @@ package zfs_test
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"cairn/internal/system/zfs"
 	"cairn/internal/testkit/endpointtest"
 	"cairn/internal/testkit/fakezfs"
+	"cairn/internal/testkit/zfscases"
 	"cairn/internal/work/check"
 )
 
@@ -24,6 +26,22 @@ func open(t *testing.T, f *fakezfs.Fake, o zfs.Options) *zfs.Place {
 	}
 	return p
 }
+
+func world(t *testing.T) *zfscases.World {
+	f := fakezfs.New(t)
+	return &zfscases.World{ZFS: f.ZFS, Devices: f.Devices, Fake: true, Try: f.Try, Write: f.TryWrite, Read: f.TryRead,
+		Pool: func(*testing.T) string {
+			name := fmt.Sprintf("p%d", pools.Add(1))
+			f.Pool(name)
+			f.Run("set", "snapdev=visible", name)
+			return name
+		}}
+}
+
+var pools atomic.Int64
+
+// The cases that OpenZFS passes in the virtual machine, on the fake.
+func TestCases(t *testing.T) { zfscases.Run(t, world(t)) }
 
 // A zvol place keeps the contracts.
 func TestConformance(t *testing.T) {

@@ -220,6 +220,14 @@ func (c *command) set() {
 	}
 }
 
+func (c *command) inherit() {
+	if d := c.Datasets[c.args[1]]; d != nil {
+		delete(d.Props, c.args[0])
+		return
+	}
+	c.fail(1, "cannot open '%s': dataset does not exist", c.args[1])
+}
+
 func (d *dataset) assign(name, value string) {
 	switch name {
 	case "volsize":

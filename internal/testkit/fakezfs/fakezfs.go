@@ -209,7 +209,7 @@ func (f *Fake) Fail(faults ...Fault) {
 		for _, one := range faults {
 			s.Faults = append(s.Faults, &one)
 		}
-		return nil
+		return os.WriteFile(filepath.Join(f.dir, "faults"), nil, 0o600) // without it no process looks
 	})
 }
 

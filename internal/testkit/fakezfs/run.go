@@ -31,8 +31,11 @@ var valued = map[string]string{"list": "todsS", "get": "todss", "send": "iIt", "
 var verbs = map[string]func(c *command){
 	"version": (*command).version, "list": (*command).list, "get": (*command).get, "holds": (*command).holds, "hold": (*command).hold,
 	"release": (*command).release, "destroy": (*command).destroy, "snapshot": (*command).snapshot, "bookmark": (*command).bookmark,
-	"rename": (*command).rename, "rollback": (*command).rollback, "set": (*command).set, "create": (*command).create, "clone": (*command).clone,
+	"rename": (*command).rename, "rollback": (*command).rollback, "set": (*command).set, "create": (*command).create, "clone": (*command).clone, "inherit": (*command).inherit,
 }
+
+// reading are the verbs that change nothing.
+var reading = map[string]bool{"version": true, "list": true, "get": true, "holds": true}
 
 func run(dir string, args []string, in io.Reader, out, errs io.Writer) int {
 	c := &command{dir: dir, flags: map[string][]string{}, in: in, out: out, errs: errs}
@@ -54,7 +57,7 @@ func run(dir string, args []string, in io.Reader, out, errs io.Writer) int {
 	case do == nil:
 		c.fail(2, "unrecognized command '%s'", c.verb)
 	default:
-		c.with(true, func() { do(c) })
+		c.with(!reading[c.verb], func() { do(c) })
 	}
 	if late != nil {
 		late()
@@ -130,6 +133,9 @@ func (c *command) with(write bool, do func()) {
 
 // fault carries out a planted fault. One that comes late is returned.
 func (c *command) fault(line string) (late func()) {
+	if _, err := os.Stat(filepath.Join(c.dir, "faults")); err != nil {
+		return nil
+	}
 	var f *Fault
 	c.with(true, func() {
 		for _, one := range c.Faults {

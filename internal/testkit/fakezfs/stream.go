@@ -110,6 +110,18 @@ func (e *encoder) end() {
 	})
 }
 
+// many writes the header of a compound stream. The record that ends it has the sum
+// of all before it, and none of its own.
+func (e *encoder) many(name string) {
+	e.begin(headerMany, 0, false, 0, 0, 0, name)
+	end := make([]byte, recordBytes)
+	binary.LittleEndian.PutUint32(end, typeEnd)
+	for i, s := range e.sum {
+		put(end, 8+8*i, s)
+	}
+	e.write(end)
+}
+
 // content writes what differs from the base, from the offset on.
 func (e *encoder) content(base, now []byte, from int64) {
 	size := int64(max(len(base), len(now)))
@@ -189,8 +201,7 @@ func (c *command) send() {
 	out := bufio.NewWriterSize(c.out, 128<<10)
 	e := &encoder{w: out}
 	if c.has("I") || c.has("p") || c.has("R") {
-		e.begin(headerMany, 0, false, 0, 0, 0, parts[len(parts)-1].name)
-		e.end()
+		e.many(parts[len(parts)-1].name)
 		for _, p := range parts {
 			p.write(e)
 		}

@@ -55,6 +55,9 @@ func (r *run) listAll(ctx context.Context) ([]*task, error) {
 		if pair.Receiver == nil && !pair.Sender.Dataset.Placeholder {
 			t.first = make(chan struct{})
 			byName[pair.Name] = t
+			if t.err != nil {
+				t.open(false) // it will not run: what waits for it ends
+			}
 		}
 		tasks, found[pair.Name] = append(tasks, t), true
 		progress.Level("datasets", int64(len(tasks)))

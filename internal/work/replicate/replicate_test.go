@@ -511,4 +511,12 @@ func TestParentsComeFirst(t *testing.T) {
 			t.Errorf("%+v", d)
 		}
 	})
+	bubble(t, func(b *bench) { // a parent without versions has no plan: what waits for it ends
+		b.grow("p")
+		b.grow("p/c", "@1")
+		r, _ := replicate.Run(b.Context(), b.o)
+		if got := states(r); got != "p=failed p/c=failed" {
+			t.Error(got)
+		}
+	})
 }

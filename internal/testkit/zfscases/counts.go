@@ -1,0 +1,133 @@
+package zfscases
+
+import (
+	"fmt"
+	"maps"
+	"testing"
+	"time"
+
+	"cairn"
+	"cairn/internal/system/zfs"
+	"cairn/internal/work/prune"
+)
+
+// moreCases are about costs and about what goes wrong.
+var moreCases = []Case{
+	{"ProcessesOfOneStep", oneStep},
+	{"ProcessesOfNothing", nothingToDo},
+	{"AdoptsZreplLayout", adoptsLayout},
+}
+
+// processes are counted at both places.
+func (p *pair) processes() map[string]int {
+	all := p.place.Processes()
+	for k, n := range p.there.place.Processes() {
+		all[k] += n
+	}
+	return all
+}
+
+func since(before, after map[string]int) map[string]int {
+	diff := maps.Clone(after)
+	for k, n := range before {
+		if diff[k] -= n; diff[k] == 0 {
+			delete(diff, k)
+		}
+	}
+	return diff
+}
+
+func total(counts map[string]int) int {
+	n := 0
+	for _, c := range counts {
+		n += c
+	}
+	return n
+}
+
+// One step is exactly eight processes beside those of listing.
+func oneStep(t *testing.T, w *World) {
+	p := w.pair(t, zfs.Job{})
+	vol := p.zvol("a", "1")
+	p.mustReplicate()
+	p.zfs("snapshot", vol+"@2")
+	p.connect(zfs.Job{})
+	before := p.processes()
+	p.mustReplicate()
+	got := since(before, p.processes())
+	want := map[string]int{"zfs hold": 2, "zfs send": 1, "zfs receive": 1, "zfs bookmark": 1, "zfs destroy": 1, "zfs release": 2}
+	listing := got["zfs list"] + got["zfs get"] + got["zfs holds"]
+	for _, verb := range []string{"zfs list", "zfs get", "zfs holds"} {
+		delete(got, verb)
+	}
+	t.Logf("a step: %v, its planning %d", got, listing)
+	if !maps.Equal(got, want) {
+		t.Errorf("a step starts %v, want %v", got, want)
+	}
+	if listing > 6 {
+		t.Errorf("planning at two places starts %d processes", listing)
+	}
+	p.there.wantNames(p.target(vol), "@1", "@2")
+}
+
+// A run that replicates and destroys nothing costs at most a process per 50 datasets
+// and 12.
+func nothingToDo(t *testing.T, w *World) {
+	n := 20
+	if w.Fake {
+		n = 12
+	}
+	p := w.pair(t, zfs.Job{})
+	p.place, p.there.place = w.open(t, zfs.Options{Remember: time.Minute}), w.open(t, zfs.Options{Remember: time.Minute})
+	for i := range n {
+		p.filesystem(fmt.Sprintf("a/fs%03d", i))
+	}
+	p.zfs("snapshot", "-r", p.pool+"@1")
+	p.connect(zfs.Job{})
+	p.options.Filter = cairn.Filter{{Name: p.pool, Subtree: true, Keep: true}}
+	p.mustReplicate()
+	p.connect(zfs.Job{})
+	p.options.Filter = cairn.Filter{{Name: p.pool, Subtree: true, Keep: true}}
+	before := p.processes()
+	p.mustReplicate()
+	planned := total(since(before, p.processes()))
+	keep := []cairn.KeepRule{{Type: "last_n", Count: 10}}
+	for _, o := range []prune.Options{{Target: p.sender, Side: prune.Sender, Peer: p.receiver}, {Target: p.receiver, Side: prune.Receiver, Peer: p.sender}} {
+		o.Filter, o.Rules, o.Owner = p.options.Filter, keep, owner
+		_, err := prune.Run(t.Context(), o)
+		p.ok(err)
+	}
+	got := since(before, p.processes())
+	t.Logf("%d datasets: %v, of which planning %d", n+2, got, planned)
+	if limit := (n+2)/50 + 12; total(got) > limit {
+		t.Errorf("a run without work starts %v, at most %d wanted", got, limit)
+	}
+	for _, verb := range []string{"zfs list", "zfs get"} {
+		if got[verb] > 2 {
+			t.Errorf("planning and pruning of one run list %d times: %v", got[verb], got)
+		}
+	}
+}
+
+// What zrepl left is taken over: the first run is incremental.
+func adoptsLayout(t *testing.T, w *World) {
+	p := w.pair(t, zfs.Job{})
+	vol := p.zvol("data/a", "zrepl_1")
+	only := cairn.Filter{{Name: vol, Keep: true}}
+	p.options.Filter = only
+	p.mustReplicate()
+	target := p.target(vol)
+	p.there.zfs("inherit", "readonly", target) // zrepl sets none
+	p.zfs("destroy", vol+"@zrepl_1")           // its cursor is all that is left here
+	p.fill(vol, "2")
+	p.zfs("snapshot", vol+"@zrepl_2")
+	p.place, p.there.place = w.open(t, zfs.Options{}), w.open(t, zfs.Options{})
+	p.connect(zfs.Job{})
+	p.options.Filter = only
+	r := p.mustReplicate()
+	if s := r.Datasets[len(r.Datasets)-1].Attempts[0].Steps; len(s) != 1 || s[0].From == "" {
+		t.Errorf("the first run's steps are %+v", s)
+	}
+	p.there.wantNames(target, "@zrepl_1", "@zrepl_2")
+	p.wantSame(vol+"@zrepl_2", target+"@zrepl_2")
+}

@@ -1,0 +1,102 @@
+package guest_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"cairn"
+	"cairn/internal/system/zfs"
+	"cairn/internal/testkit/endpointtest"
+	"cairn/internal/testkit/zfscases"
+	"cairn/internal/work/check"
+)
+
+// zfsPool makes a pool in a file, which goes with the test.
+func zfsPool(t *testing.T, mib int) string {
+	t.Helper()
+	pools++
+	name := fmt.Sprintf("p%d", pools)
+	run(t, fmt.Sprintf("modprobe zfs && truncate -s %dM %[2]s/%[3]s && zpool create -O mountpoint=/mnt/%[3]s -O snapdev=visible %[3]s %[2]s/%[3]s", mib, t.TempDir(), name))
+	undo(t, "udevadm settle; zpool destroy -f "+name)
+	return name
+}
+
+var pools int
+
+func zfsTry(args ...string) (string, error) {
+	var out, errs strings.Builder
+	cmd := exec.Command("zfs", args...)
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		return out.String(), fmt.Errorf("zfs %s: %w: %s", strings.Join(args, " "), err, errs.String())
+	}
+	return out.String(), nil
+}
+
+// zvolNode waits for the device of a zvol or its snapshot.
+func zvolNode(name string, flags int) (*os.File, error) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		f, err := os.OpenFile("/dev/zvol/"+name, flags, 0)
+		if err == nil || time.Now().After(end) {
+			return f, err
+		}
+	}
+}
+
+func zvolWrite(dataset string, off int64, p []byte) error {
+	f, err := zvolNode(dataset, os.O_WRONLY)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(p, off)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+func zvolRead(snapshot string) ([]byte, error) {
+	f, err := zvolNode(snapshot, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	p, err := io.ReadAll(f)
+	return p, errors.Join(err, f.Close())
+}
+
+// The cases that the fake passes, on OpenZFS.
+func TestZFSCases(t *testing.T) {
+	inside(t)
+	zfscases.Run(t, &zfscases.World{ZFS: "zfs", Devices: "/dev/zvol", Try: zfsTry, Write: zvolWrite, Read: zvolRead,
+		Pool: func(t *testing.T) string { return zfsPool(t, 256) }})
+}
+
+// A place of zvols keeps the contracts.
+func TestZFSConformance(t *testing.T) {
+	inside(t)
+	pool := zfsPool(t, 1024)
+	p, err := zfs.Open(t.Context(), zfs.Options{Devices: "/dev/zvol"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	endpointtest.Run(t, check.Fixture{
+		Endpoint: p.Endpoint(zfs.Job{Receive: zfs.ReceiveOptions{Placeholder: zfs.Inherit}}), Prefix: pool + "/check",
+		Create: func(_ context.Context, dataset string, size int64) error {
+			_, err := zfsTry("create", "-p", "-V", fmt.Sprint(size), "-b", "4096", dataset)
+			return err
+		},
+		Write: func(_ context.Context, dataset string, off int64, b []byte) error { return zvolWrite(dataset, off, b) },
+		Remove: func(_ context.Context, dataset string) error {
+			if _, err := zfsTry("destroy", "-r", dataset); err != nil && strings.Contains(err.Error(), "does not exist") {
+				return cairn.KindNotFound
+			} else if err != nil {
+				return err
+			}
+			return nil
+		},
+	}, endpointtest.Options{})
+}
