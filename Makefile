@@ -70,8 +70,8 @@ check-rules: ## every rule of the conformance suite against every planted fault
 	@$(env) && CAIRN_SCALE=full go test -count=1 ./internal/work/check && echo "check-rules: each fault is caught by its rule"
 
 bench-tape: ## LTFS index of a million files: MB per CPU second, bytes of memory per file
-	@$(env) && go test -run '^$$' -bench Index -files 1000000 -benchtime 3x -v ./ltfs && \
-	  go test -count=1 -run TestExtractReadsInTapeOrder -v -smallfiles 20000 ./internal/system/tape && echo "bench-tape: done"
+	@$(env) && go test -run '^$$' -bench Index -benchtime 3x -v ./ltfs -files 1000000 && \
+	  go test -count=1 -run TestExtractReadsInTapeOrder -v ./internal/system/tape -smallfiles 20000 && echo "bench-tape: done"
 
 tape-tears: ## 6,000 torn and 6,000 damaged tapes: every committed generation is listed and read, recovery brings order
 	@$(env) && go test -count=1 -timeout 60m -run "TornTapes|ForeignDamage" -v ./internal/system/tape -tears 6000 -damages 6000 && echo "tape-tears: no violation"
