@@ -43,13 +43,14 @@ type Writer struct {
 const (
 	maxBlock  = 16 << 10  // OpenZFS's own default for zvols
 	maxRecord = 128 << 10 // what is legal without the feature large_blocks
+	sector    = 512       // the unit of all extents
 )
 
 // BlockSize is the volblocksize of a zvol that a full stream makes: at most 16 KiB,
 // and a divisor of the size.
 func BlockSize(size int64) int {
 	b := maxBlock
-	for b > 512 && size%int64(b) != 0 {
+	for b > sector && size%int64(b) != 0 {
 		b /= 2
 	}
 	return b
@@ -80,9 +81,9 @@ func (o *WriterOptions) check() error {
 		return errors.New("no GUID of the version to send")
 	case !strings.Contains(o.Name, "@") || len(o.Name) >= nameBytes:
 		return fmt.Errorf("%q is not the name of a snapshot", o.Name)
-	case o.From == 0 && o.Object == DataObject && o.Offset%uint64(BlockSize(max(o.Size, 512))) != 0:
+	case o.From == 0 && o.Object == DataObject && o.Offset%uint64(BlockSize(max(o.Size, sector))) != 0:
 		return fmt.Errorf("it cannot go on at byte %d, inside a block", o.Offset)
-	case o.Size <= 0 || o.Size%512 != 0:
+	case o.Size <= 0 || o.Size%sector != 0:
 		return fmt.Errorf("a zvol cannot have %d bytes", o.Size)
 	}
 	return nil
@@ -116,12 +117,23 @@ func (w *Writer) Data(off int64, p []byte) error {
 		if w.o.From == 0 {
 			done = w.gather(off, p)
 		} else {
-			done = min(len(p), maxRecord)
+			done = aligned(off, len(p))
 			w.write(DataObject, typeData, off, p[:done])
 		}
 		off, p = off+int64(done), p[done:]
 	}
 	return w.err
+}
+
+// aligned is the largest power of two, up to maxRecord, that divides off and fits.
+// OpenZFS takes a record of exactly a block's length for that block, wherever in it
+// the record begins: no record may have the length of some block and not its place.
+func aligned(off int64, length int) int {
+	n := maxRecord
+	for n > length || off%int64(n) != 0 {
+		n /= 2
+	}
+	return n
 }
 
 // Zero writes an extent that reads as zeroes, with the rules of Data.
@@ -135,7 +147,7 @@ func (w *Writer) Zero(off, length int64) error {
 
 // admit checks an extent and cuts off what lies before the position.
 func (w *Writer) admit(off, length int64) (at, n, skip int64) {
-	if w.err == nil && (off < w.next || length < 0 || length > w.o.Size-off) {
+	if w.err == nil && (off < w.next || length < 0 || length > w.o.Size-off || (off|length)%sector != 0) {
 		w.err = &cairn.Error{Op: "write zfs stream", Subject: w.o.Name, Kind: cairn.KindInvalid, Err: fmt.Errorf("%d bytes at %d after an extent that ends at %d, in %d bytes", length, off, w.next, w.o.Size)}
 	}
 	if w.err != nil {

@@ -127,6 +127,32 @@ func position(o zfsstream.WriterOptions) int {
 	return int(o.Offset)
 }
 
+// A record of a power of two begins at a multiple of it, and there are no others: a
+// zvol with blocks of just that length would take it for a whole block.
+func TestRecordsAreAligned(t *testing.T) {
+	var out bytes.Buffer
+	const size = 1 << 20
+	w, err := zfsstream.NewWriter(&out, zfsstream.WriterOptions{Name: "v@b", To: 9, From: 7, Size: size})
+	for off := int64(4096); err == nil && off < size; off += 61440 + 4096 {
+		err = w.Data(off, make([]byte, min(61440, size-off)))
+	}
+	if err := errors.Join(err, w.End()); err != nil {
+		t.Fatal(err)
+	}
+	r, err := zfsstream.NewReader(&out)
+	n := 0
+	for rec := (zfsstream.Record{}); err == nil; rec, err = r.Next() {
+		if rec.Type == zfsstream.TypeWrite && rec.Object == zfsstream.DataObject {
+			if n++; rec.Length&(rec.Length-1) != 0 || rec.Offset%rec.Length != 0 {
+				t.Errorf("%d bytes at %d", rec.Length, rec.Offset)
+			}
+		}
+	}
+	if n < 16 {
+		t.Errorf("%d records", n)
+	}
+}
+
 // written makes a stream of what differs between base and content in units of 4 KiB.
 func written(t testing.TB, o zfsstream.WriterOptions, base, content []byte) []byte {
 	t.Helper()
