@@ -89,16 +89,24 @@ func boot(t *testing.T, im *vm.Image, o vm.Options) vm.Verdict {
 }
 
 // Every test of the guest runs inside the machine and is reported here; none may
-// be left out.
+// be left out. Those of streams take a machine of their own, below.
 func TestGuest(t *testing.T) {
+	guest(t, os.Getenv("CAIRN_VM_TESTS"), "^Test(Power(Write|Check)|Streams.*)$", 8)
+}
+
+// Streams of real OpenZFS across kinds of datasets.
+func TestStreams(t *testing.T) { guest(t, "^TestStreams", "^$", 3) }
+
+// guest runs the tests of the guest that match, at least so many, and reports them.
+func guest(t *testing.T, run, skip string, least int) {
 	im := machine(t)
 	t.Logf("%s", im)
 	dir := t.TempDir()
 	program(t, dir)
 	build(t, filepath.Join(dir, "cairn"), "build", "cairn/cmd/cairn")
 	v := boot(t, im, vm.Options{Dir: dir, Disks: []string{sparse(t, 1024)}, Memory: 2048,
-		Script: fmt.Sprintf("export CAIRN_VM_RELEASE=%s CAIRN_VM_ZFS=%s\n./guest.test -test.v -test.run '%s' -test.skip '^TestPower(Write|Check)$'\n",
-			im.Versions["kernel"], im.Versions["zfs"], os.Getenv("CAIRN_VM_TESTS"))})
+		Script: fmt.Sprintf("export CAIRN_VM_RELEASE=%s CAIRN_VM_ZFS=%s\n./guest.test -test.v -test.run '%s' -test.skip '%s'\n",
+			im.Versions["kernel"], im.Versions["zfs"], run, skip)})
 	cases := vm.Cases(v.Output)
 	for _, c := range cases {
 		t.Run(c.Name, func(t *testing.T) {
@@ -108,7 +116,7 @@ func TestGuest(t *testing.T) {
 			}
 		})
 	}
-	if v.Exit != 0 || len(cases) < 8 && os.Getenv("CAIRN_VM_TESTS") == "" {
+	if v.Exit != 0 || len(cases) < least && os.Getenv("CAIRN_VM_TESTS") == "" {
 		t.Errorf("%d tests ran, exit status %d:\n%s", len(cases), v.Exit, v.Output)
 	}
 }

@@ -24,8 +24,8 @@ import (
 	"cairn/internal/work/replicate"
 )
 
-// pools makes pools on files, and gives their place.
-func pools(t *testing.T, dir string, names ...string) *zfs.Place {
+// openPools makes pools on files, and gives their place.
+func openPools(t *testing.T, dir string, names ...string) *zfs.Place {
 	t.Helper()
 	run(t, "modprobe zfs")
 	for _, name := range names {
@@ -162,7 +162,7 @@ const zvolBytes = 6 << 20
 func TestStreamsThroughVolume(t *testing.T) {
 	inside(t)
 	dir := disk(t)
-	z := pools(t, dir, "src", "dst")
+	z := openPools(t, dir, "src", "dst")
 	_, volumes := volumesIn(t, dir)
 	for _, blockSize := range []string{"16k", "64k", "4k"} {
 		t.Run(blockSize, func(t *testing.T) { generations(t, z, volumes, "src/z"+blockSize, blockSize) })
@@ -274,7 +274,7 @@ func (c *cutBody) Read(p []byte) (int, error) {
 func TestStreamsCutGoOn(t *testing.T) {
 	inside(t)
 	dir := disk(t)
-	z := pools(t, dir, "src", "dst")
+	z := openPools(t, dir, "src", "dst")
 	_, volumes := volumesIn(t, dir)
 	const dataset = "src/z"
 	run(t, fmt.Sprintf("zfs create -s -V %d -b 16k %s", 2*zvolBytes, dataset))
@@ -324,7 +324,7 @@ func TestStreamsCutGoOn(t *testing.T) {
 // with the reason.
 func TestStreamsOfEveryKind(t *testing.T) {
 	inside(t)
-	pools(t, disk(t), "src")
+	openPools(t, disk(t), "src")
 	run(t, `zfs create -o mountpoint=/srcfs -o xattr=sa src/fs; echo small >/srcfs/small; head -c 300000 /dev/urandom >/srcfs/large; ln -s x /srcfs/link
 		zfs snapshot src/fs@a; rm /srcfs/large; zfs bookmark src/fs@a src/fs#a; zfs snapshot src/fs@b
 		zfs create -s -V 1M -b 8k src/v
