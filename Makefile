@@ -5,7 +5,7 @@ env = . ./tools/env.sh
 go  = $(env) && nice -n 5 go
 pkgs = ./...
 
-.PHONY: help build quickstart test race lint vet-all tidy crash kill interop fuzz check-rules bench-plan bench-volume bench-tape tape-tears tape-cuts posix bench-incremental bench-block vm-prepare test-vm kill-nbd resume clean
+.PHONY: help build quickstart test race lint vet-all tidy crash kill interop fuzz check-rules bench-plan bench-volume bench-tape tape-tears tape-errors tape-cuts posix bench-incremental bench-block vm-prepare test-vm kill-nbd resume clean
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
@@ -75,6 +75,9 @@ bench-tape: ## LTFS index of a million files: MB per CPU second, bytes of memory
 
 tape-tears: ## 6,000 torn and 6,000 damaged tapes: every committed generation is listed and read, recovery brings order
 	@$(env) && go test -count=1 -timeout 60m -run "TornTapes|ForeignDamage" -v ./internal/system/tape -tears 6000 -damages 6000 && echo "tape-tears: no violation"
+
+tape-errors: ## a SCSI drive goes wrong at every command, in nine ways: what was committed stays, what succeeded is on tape
+	@$(env) && CAIRN_SCALE=full go test -count=1 -timeout 30m -run DriveErrors -v ./internal/system/tape && echo "tape-errors: no violation"
 
 tape-cuts: ## 5,000 power cuts of a mounted tape: what fsync, close, sync and unmount promised is there
 	@$(env) && go test -count=1 -timeout 60m -run PowerCuts ./internal/system/tape -cuts 5000 && echo "tape-cuts: no violation"
