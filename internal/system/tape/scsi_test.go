@@ -257,3 +257,43 @@ func TestLocks(t *testing.T) {
 		t.Errorf("opened again: %v", err)
 	}
 }
+
+// Wherever the medium ends, in a file, in the index of either partition, in a label:
+// what was committed stays, success is true, and nobody is told otherwise.
+func TestEndOfMediumEverywhere(t *testing.T) {
+	dir := t.TempDir()
+	base := volumeInDrive(t, dir).Tape
+	full, fits := 0, 0
+	for room := int64(21000); room < 60000; room += 1300 {
+		for part := range 2 {
+			target := scsitape.New()
+			target.Tape = base.Cut(base.Changes(), false)
+			target.Tape.Room[part] = room
+			if part == 0 {
+				target.Tape.Room[part] = room / 8
+			}
+			v, err := onDrive(t.Context(), target)
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = putFile(t.Context(), v, dir, "second")
+			switch {
+			case err == nil:
+				fits++
+				if err := holds(t.Context(), v, dir, "first", "second"); err != nil || v.Index().Generation != 3 {
+					t.Errorf("%d bytes in partition %d: success, but %v in generation %d", room, part, err, v.Index().Generation)
+				}
+			case errors.Is(err, cairn.KindSpace):
+				full++
+			default:
+				t.Errorf("%d bytes in partition %d: %v", room, part, err)
+			}
+			_ = v.Close() // a full medium refuses its last flush, too
+			target.Tape.Room = [2]int64{}
+			stillGood(t, target.Tape, dir, fmt.Sprintf("%d bytes in partition %d", room, part))
+		}
+	}
+	if full < 10 || fits < 10 {
+		t.Errorf("%d were full, %d fitted: both are wanted", full, fits)
+	}
+}
