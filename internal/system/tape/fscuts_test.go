@@ -147,13 +147,14 @@ func TestPowerCutsKeepPromises(t *testing.T) {
 		way.Buffer = 30000
 		d, promises := mountedWork(t, seed, way)
 		told += len(promises)
+		examineCut(t, d.Cut(d.Changes(), false), promises, fmt.Sprintf("seed %d, after all", seed)) // every generation
 		// In the short run every cut of a recording is as likely as any other.
 		stride := max(1, d.Changes()*2*len(ways) / *cuts)
 		for n := promises[0].change + int(seed)%stride; n <= d.Changes() && looked < *cuts; n += stride {
 			for _, torn := range []bool{false, true} {
 				looked++
 				what := fmt.Sprintf("seed %d (%v, rules %v), %d of %d changes, torn %v", seed, way.Policy, way.Rules != nil, n, d.Changes(), torn)
-				examineCut(t, d.Cut(n, torn), lastPromise(promises, n), what)
+				examineCut(t, d.Cut(n, torn), promisesAt(promises, n), what)
 				if t.Failed() {
 					t.Fatalf("stopped after %d cuts", looked)
 				}
@@ -163,30 +164,38 @@ func TestPowerCutsKeepPromises(t *testing.T) {
 	t.Logf("%d cuts, %d promises", looked, told)
 }
 
-func lastPromise(promises []promise, change int) (last promise) {
-	for _, p := range promises {
+// promisesAt are the last promise before a change, which the newest generation has
+// to keep, and an earlier one: every generation stays.
+func promisesAt(promises []promise, change int) (kept []promise) {
+	last := 0
+	for i, p := range promises {
 		if p.change <= change {
-			last = p
+			last = i
 		}
 	}
-	return last
+	return []promise{promises[last], promises[change%(last+1)]}
 }
 
-func examineCut(t *testing.T, d *faketape.Tape, p promise, what string) {
+func examineCut(t *testing.T, d *faketape.Tape, kept []promise, what string) {
 	t.Helper()
 	tp, err := tape.Open(t.Context(), d, "tape")
 	if err != nil {
 		t.Errorf("%s: %v", what, err)
 		return
 	}
-	checkPromise(t, tp, p, what)
+	check := func(what string) {
+		for _, p := range kept {
+			checkPromise(t, tp, p, what)
+		}
+	}
+	check(what)
 	f, err := tape.NewFS(t.Context(), tp, tape.FSOptions{})
 	if err != nil {
 		if _, err := tp.Recover(t.Context(), false, "c", now); err != nil {
 			t.Errorf("%s: recovery: %v", what, err)
 			return
 		}
-		checkPromise(t, tp, p, what+", after recovery")
+		check(what + ", after recovery")
 		if f, err = tape.NewFS(t.Context(), tp, tape.FSOptions{}); err != nil {
 			t.Errorf("%s: mounting after recovery: %v", what, err)
 			return
