@@ -244,12 +244,18 @@ func Difference(from, to *Index) *Incremental {
 		Version: IncrementalVersion, Creator: to.Creator, Comment: to.Comment, VolumeUUID: to.VolumeUUID, Generation: to.Generation,
 		UpdateTime: to.UpdateTime, Self: to.Self, Previous: to.Previous, HighestUID: to.HighestUID, Lock: to.Lock,
 	}
-	inc.Root, _ = differ(from.Root, to.Root)
+	if inc.Root, _ = differ(from.Root, to.Root); inc.Root == nil { // one and the same
+		inc.Root = &ChangedDirectory{Name: to.Root.Name, UID: to.Root.UID}
+	}
 	return inc
 }
 
 // differ compares two directories and reports whether anything below changed.
+// Trees may share what did not.
 func differ(from, to *Directory) (*ChangedDirectory, bool) {
+	if from == to {
+		return nil, false
+	}
 	c := &ChangedDirectory{Name: to.Name, UID: to.UID}
 	if from == nil || from.ReadOnly != to.ReadOnly || from.Times != to.Times || !equalXAttrs(from.XAttrs, to.XAttrs) || !bytes.Equal(from.Unknown, to.Unknown) {
 		c.Meta = &Directory{ReadOnly: to.ReadOnly, Times: to.Times, XAttrs: to.XAttrs, Unknown: to.Unknown}
@@ -304,7 +310,7 @@ func equalXAttrs(a, b []XAttr) bool {
 }
 
 func equalFiles(a, b *File) bool {
-	return a.UID == b.UID && a.Length == b.Length && a.ReadOnly == b.ReadOnly && a.OpenForWrite == b.OpenForWrite &&
+	return a == b || a.UID == b.UID && a.Length == b.Length && a.ReadOnly == b.ReadOnly && a.OpenForWrite == b.OpenForWrite &&
 		a.IsSymlink == b.IsSymlink && a.Symlink == b.Symlink && a.Times == b.Times && equalXAttrs(a.XAttrs, b.XAttrs) &&
 		slices.Equal(a.Extents, b.Extents) && bytes.Equal(a.Unknown, b.Unknown)
 }

@@ -12,7 +12,23 @@ import (
 // place of the old one: where the identity of what moved is found in the directory,
 // that is what is removed, and Repairs says so. After an error ix is half changed
 // and is to be thrown away.
-func (inc *Incremental) Apply(ix *Index) error {
+func (inc *Incremental) Apply(ix *Index) error { return ix.Replay(inc) }
+
+// Replay is Apply for incremental indexes that follow each other; the rules that
+// concern the whole tree are checked once, at the end.
+func (ix *Index) Replay(list ...*Incremental) error {
+	for _, inc := range list {
+		if err := inc.apply(ix); err != nil {
+			return err
+		}
+	}
+	if problems := ix.uidProblems(); len(problems) > 0 {
+		return formatError("incremental index", "does not fit the index before it: %v", problems[0])
+	}
+	return nil
+}
+
+func (inc *Incremental) apply(ix *Index) error {
 	const what = "incremental index"
 	switch {
 	case inc.VolumeUUID != ix.VolumeUUID:
@@ -29,9 +45,6 @@ func (inc *Incremental) Apply(ix *Index) error {
 	ix.Generation, ix.Self, ix.Previous, ix.Lock = inc.Generation, inc.Self, inc.Previous, inc.Lock
 	ix.HighestUID = max(inc.HighestUID, a.highest)
 	inc.Repairs = append(inc.Repairs, a.repairs...)
-	if problems := ix.uidProblems(); len(problems) > 0 {
-		return formatError(what, "does not fit the index before it: %v", problems[0])
-	}
 	return nil
 }
 

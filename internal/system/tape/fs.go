@@ -67,7 +67,8 @@ type FS struct {
 	done  chan struct{} // closed when the goroutine has ended
 	kick  chan struct{} // wakes it
 
-	endUnknown bool // a write failed; only the goroutine uses it
+	endUnknown bool       // a write failed; only the goroutine uses it
+	increments increments // only the goroutine changes it, with mu held
 
 	mu       sync.Mutex // guards everything below, and all nodes
 	root     *Node
@@ -201,6 +202,13 @@ func (f *FS) prepare(ctx context.Context, ix *ltfs.Index) error {
 	}
 	data, index := t.ends[t.label.DataPart], t.ends[t.label.IndexPart]
 	behind := data.inIndex() && data.ended && index.ended && (index.last == nil || index.inIndex() && index.last.Generation < data.last.Generation)
+	replayed := t.replayed > 0 && data.extra == 0 && data.ended && index.ended
+	if replayed { // a full index takes their place
+		if err := t.preserve(ctx, ix); err != nil {
+			return err
+		}
+		data, behind = t.ends[t.label.DataPart], true
+	}
 	if len(t.notes) > 0 && !behind {
 		return t.fail("mount tape", cairn.KindDamaged, "cairn tape check --repair brings it into order; a read-only mount works as it is", "it is out of order: %s", strings.Join(t.notes, "; "))
 	}
@@ -213,13 +221,14 @@ func (f *FS) prepare(ctx context.Context, ix *ltfs.Index) error {
 	}
 	if behind {
 		copied := *ix
+		copied.Self = data.last.Self
 		if err := t.writeIndexPartition(ctx, &copied); err != nil {
 			return err
 		}
 		if err := t.vouch(ctx); err != nil {
 			return err
 		}
-		t.notes = nil
+		t.notes, t.replayed = nil, 0
 	}
 	return f.measure(ctx, ix)
 }
@@ -366,10 +375,6 @@ func (f *FS) Status() Status {
 	s := Status{SyncState: f.sync, Risk: f.pending.and(f.risk), Open: len(f.partial), ReadOnly: f.opt.ReadOnly, Broken: f.broken}
 	s.Pace = f.pace()
 	return s
-}
-
-func (f *FS) pace() syncpolicy.Pace {
-	return syncpolicy.PaceOf(f.sync.IndexBytes, f.nextSize(), f.sync.Budget)
 }
 
 // entryBytes is what an entry takes in an index, about.

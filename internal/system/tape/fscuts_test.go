@@ -140,7 +140,7 @@ func (w *worker) write(h *tape.Handle, name string) {
 func TestPowerCutsKeepPromises(t *testing.T) {
 	closing := syncpolicy.Policy{OnClose: true}
 	rules := &ltfs.Policy{MaxSize: 9000, Names: []string{"f1", "f3"}}
-	ways := []tape.FSOptions{{}, {Policy: syncpolicy.Default()}, {Policy: closing}, {Policy: closing, Rules: rules}, {Rules: rules}}
+	ways := []tape.FSOptions{{}, {Policy: syncpolicy.Default()}, {Policy: closing}, {Policy: closing, Rules: rules}, {Rules: rules}, {Fsync: tape.FsyncIncremental}, {Policy: closing, Fsync: tape.FsyncIncremental, Rules: rules}}
 	looked, told := 0, 0
 	for seed := uint64(0); looked < *cuts; seed++ {
 		way := ways[seed%uint64(len(ways))]
@@ -153,7 +153,7 @@ func TestPowerCutsKeepPromises(t *testing.T) {
 		for n := promises[0].change + int(seed)%stride; n <= d.Changes() && looked < *cuts; n += stride {
 			for _, torn := range []bool{false, true} {
 				looked++
-				what := fmt.Sprintf("seed %d (%v, rules %v), %d of %d changes, torn %v", seed, way.Policy, way.Rules != nil, n, d.Changes(), torn)
+				what := fmt.Sprintf("seed %d (%v, fsync %v, rules %v), %d of %d changes, torn %v", seed, way.Policy, way.Fsync, way.Rules != nil, n, d.Changes(), torn)
 				examineCut(t, d.Cut(n, torn), promisesAt(promises, n), what)
 				if t.Failed() {
 					t.Fatalf("stopped after %d cuts", looked)
@@ -245,7 +245,7 @@ func checkPromise(t *testing.T, tp *tape.Tape, p promise, what string) {
 // told yes was told the truth, nothing that was written is lost, and at the end
 // everything is on tape.
 func TestMountSurvivesEveryDriveError(t *testing.T) {
-	for name, o := range map[string]tape.FSOptions{"data partition": {}, "both partitions": {Rules: &ltfs.Policy{MaxSize: 10000, Names: []string{"1", "4"}}}} {
+	for name, o := range map[string]tape.FSOptions{"data partition": {}, "incremental": {Fsync: tape.FsyncIncremental}, "both partitions": {Rules: &ltfs.Policy{MaxSize: 10000, Names: []string{"1", "4"}}}} {
 		t.Run(name, func(t *testing.T) { surviveEveryError(t, o) })
 	}
 }

@@ -131,5 +131,8 @@ func (t *Tape) At(ctx context.Context, generation uint64) (*ltfs.Index, error) {
 			return g.Index, nil
 		}
 	}
+	if ix, err := t.incremental(ctx, generation); ix != nil || err != nil {
+		return ix, err
+	}
 	return nil, t.fail("find generation on tape", cairn.KindNotFound, "cairn tape history lists what there is", "there is no generation %d", generation)
 }

@@ -25,6 +25,8 @@ type Tape struct {
 	notes   []string // what opening found out of order
 	unnamed bool     // a partition's label cannot be read; nothing on the tape can bring it back
 	buf     []byte   // one record
+
+	replayed int // incremental indexes that index stands on; see replay.go
 }
 
 // tail is how a partition ends.
@@ -99,6 +101,9 @@ func (t *Tape) findIndex(ctx context.Context) error {
 		return t.fail("open tape", cairn.KindDamaged, "a captured index opens it: cairn tape extract --index, cairn tape check --index",
 			"neither partition holds an index that can be read: %w", why)
 	}
+	if err := t.replayTrailing(ctx); err != nil {
+		return err
+	}
 	t.describeEnds()
 	return nil
 }
@@ -124,6 +129,9 @@ func (t *Tape) examineEnds(ctx context.Context) error {
 }
 
 func (t *Tape) describeEnds() {
+	if t.replayed > 0 {
+		t.notes = append(t.notes, fmt.Sprintf("%d incremental indexes stand behind the last full one; they are replayed (generation %d)", t.replayed, t.index.Generation))
+	}
 	for _, letter := range []byte{t.label.IndexPart, t.label.DataPart} {
 		end := t.ends[letter]
 		switch {

@@ -184,6 +184,14 @@ func (f *FS) writeIndex(reason syncpolicy.Reason) {
 	ix := f.takeIndex(reason)
 	f.mu.Unlock()
 	f.fillTree()
+	if f.incremental(reason, both) {
+		if err := f.putIncrement(ix); err != nil {
+			f.attemptFailed(err, served)
+			return
+		}
+		f.attemptDone(ix, served, false)
+		return
+	}
 	if err := f.put(ix); err != nil {
 		f.attemptFailed(err, served)
 		return
@@ -240,6 +248,9 @@ func (f *FS) settleClosed() {
 func (f *FS) completeIndexPartition(served []*ask) {
 	ix := f.newestIndex()
 	err := f.atEnd()
+	if err == nil {
+		err = f.fullAtEnd(ix)
+	}
 	if err == nil {
 		ix, err = f.placeAndIndex(ix, syncpolicy.Unmount)
 	}
@@ -310,7 +321,7 @@ func (f *FS) noteIndex(ix *ltfs.Index) {
 	defer f.mu.Unlock()
 	before := f.pace()
 	f.takeHeader(ix)
-	f.sync.lastSize, f.sync.complete = size, false
+	f.sync.lastSize, f.sync.complete, f.increments = size, false, increments{}
 	f.sync.IndexBytes += size
 	if pace := f.pace(); pace != before {
 		f.log.Warn("the budget for indexes is being spent", "tape", f.t.subject, "pace", pace.String(), "spent", f.sync.IndexBytes, "budget", f.sync.Budget)
