@@ -250,6 +250,63 @@ func TestGoldenOwn(t *testing.T) {
 	}
 }
 
+// TestGoldenFolder is section 4's list of files of a fresh tape, with their sizes;
+// nothing else is in the folder but what the drive keeps for itself.
+func TestGoldenFolder(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "T")
+	write(t, dir, nil, tape.FormatOptions{Creator: "c", Now: goldenNow})
+	sizes := map[string]int64{"attr_0_9": 9, "attr_0_800": 13, "attr_0_801": 37, "attr_0_802": 13, "attr_0_803": 165, "attr_0_805": 6, "attr_0_806": 37,
+		"attr_0_808": 165, "attr_0_80b": 21, "attr_0_80c": 75, "attr_1_80c": 75, "attr_0_1623": 6}
+	for p := range 2 {
+		for name, size := range map[string]int64{"0_R": 80, "1_F": 0, "2_R": -1, "3_F": 0, "4_F": 0, "5_R": -1, "6_F": 0, "7_E": 0} {
+			sizes[fmt.Sprintf("%d_%s", p, name)] = size
+		}
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		size, known := sizes[e.Name()]
+		if !known && e.Name() != "filedebug_tc_conf.xml" || known && size >= 0 && info.Size() != size {
+			t.Errorf("%s has %d bytes, want %d (%v)", e.Name(), info.Size(), size, known)
+		}
+		if known && info.Mode().Perm()&0o400 == 0 {
+			t.Errorf("%s has mode %v", e.Name(), info.Mode())
+		}
+		delete(sizes, e.Name())
+	}
+	if len(sizes) > 0 {
+		t.Errorf("missing: %v", sizes)
+	}
+}
+
+// TestGoldenForeignFolder reads what the reference's folders show in section 4: a
+// record of mode 0200, and attribute files that hold several items.
+func TestGoldenForeignFolder(t *testing.T) {
+	index, data := foreignVolume()
+	dir := lay(t, index, data)
+	if err := os.Chmod(filepath.Join(dir, "1_7_R"), 0o200); err != nil {
+		t.Fatal(err)
+	}
+	item := coherency(2, 3, 6)
+	name := "\x08\x03\x02\x00\xa0" + "My Volume" + strings.Repeat("\x00", 151)
+	for file, text := range map[string]string{"attr_0_9": "\x00\x09\x00\x00\x04\x00\x00\x00\x02", "attr_0_80c": name + item, "attr_0_803": name + item, "attr_1_80c": coherency(2, 2, 13)} {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tp := mustOpen(t, dir)
+	if got := history(t, tp); !slices.Equal(got, []string{"3@a:6", "2@b:13", "1@b:5"}) || len(tp.Notes()) > 0 {
+		t.Errorf("%v, notes %v", got, tp.Notes())
+	}
+	sameContent(t, "modes and attributes", content(t, tp), foreignContent)
+}
+
 func between(text, from, to string) string {
 	_, rest, _ := strings.Cut(text, from)
 	inner, _, _ := strings.Cut(rest, to)

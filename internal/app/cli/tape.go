@@ -72,6 +72,7 @@ func openWith(ctx context.Context, name string, write bool, use func(*tape.Tape)
 
 func (p *program) tapeFormatCommand() *cobra.Command {
 	var name, barcode, blocks, rules string
+	var fixed bool
 	var ask consent
 	cmd := &cobra.Command{
 		Use:     "format DRIVE",
@@ -80,7 +81,7 @@ func (p *program) tapeFormatCommand() *cobra.Command {
 		Example: "  cairn tape format ./TAPE1 --name 'Records 2026' --barcode REC026",
 		Args:    cobra.ExactArgs(1),
 		RunE: run(func(ctx context.Context, _ *cobra.Command, args []string) error {
-			o := tape.FormatOptions{Name: name, Barcode: barcode, Creator: creator("Format"), Now: time.Now(), Application: daemon.Version}
+			o := tape.FormatOptions{Name: name, Barcode: barcode, Creator: creator("Format"), Now: time.Now(), Application: daemon.Version, LockPolicy: fixed}
 			if blocks != "" {
 				n, err := parseSize(blocks)
 				if err != nil {
@@ -101,6 +102,7 @@ func (p *program) tapeFormatCommand() *cobra.Command {
 	cmd.Flags().StringVar(&barcode, "barcode", "", "six capital letters and digits")
 	cmd.Flags().StringVar(&blocks, "block-size", "", "`SIZE` of a record (default 512KiB)")
 	cmd.Flags().StringVar(&rules, "rules", "", "which files belong to the index partition, as `size=1M/name=*.txt`")
+	cmd.Flags().BoolVar(&fixed, "no-override", false, "allow no other rules than these, to any mount or put")
 	ask.flags(cmd)
 	return cmd
 }

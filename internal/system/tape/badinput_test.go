@@ -210,6 +210,30 @@ func TestTapeThatTakesNoMore(t *testing.T) {
 	}
 }
 
+// A medium that was changed under us, or written by somebody else, is not written
+// to.
+func TestMediumChangedUnderUs(t *testing.T) {
+	d, tp := fakeTape(t)
+	if err := d.Locate(t.Context(), drive.Position{Partition: 1, Block: 7}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Write(t.Context(), []byte("somebody else's")); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(file, []byte("ours"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	before := d.Changes()
+	_, err := tp.Put(t.Context(), file, "/")
+	if !errors.Is(err, cairn.KindConflict) || !strings.Contains(err.Error(), "its partition b ends at 8, it ended at 7 when it was opened (open it anew)") {
+		t.Errorf("got %v", err)
+	}
+	if d.Changes() != before {
+		t.Error("something was written")
+	}
+}
+
 // Extents that overlap, run in circles over each other or leave the tape are named
 // by the check, and an extraction ends, whatever they say.
 func TestHostileExtents(t *testing.T) {

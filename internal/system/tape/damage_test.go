@@ -165,25 +165,11 @@ func examineHurt(t *testing.T, d *faketape.Tape, promised []committed, where map
 // when it is named as lost and stands at the damaged place.
 func checkLeft(t *testing.T, tp *tape.Tape, promised []committed, at drive.Position, what string) {
 	t.Helper()
-	found := map[uint64]*ltfs.Index{}
-	for g, err := range tp.History(t.Context()) {
-		if err != nil {
-			t.Errorf("%s: history: %v", what, err)
-			return
-		}
-		found[g.Index.Generation] = g.Index
-	}
-	for _, c := range promised {
-		if found[c.generation] == nil {
-			t.Errorf("%s: generation %d is gone", what, c.generation)
-			return
-		}
-	}
-	if len(promised) == 0 {
+	ix := allListed(t, tp, promised, what)
+	if ix == nil {
 		return
 	}
 	newest := promised[len(promised)-1]
-	ix := found[newest.generation]
 	hit := map[string]bool{}
 	for name, n := range ix.All() {
 		if n.File == nil {

@@ -1,6 +1,7 @@
 package tape
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -54,7 +55,7 @@ func (t *Tape) Put(ctx context.Context, source, dest string) (Put, error) {
 // all, and may be committed.
 func (t *Tape) PutAll(ctx context.Context, sources []string, dest string, o PutOptions) (Put, error) {
 	var done Put
-	if err := t.mayPut(o); err != nil {
+	if err := cmp.Or(t.mayPut(o), t.CheckWritable(ctx)); err != nil {
 		return done, err
 	}
 	if o.Policy == nil {
@@ -88,8 +89,6 @@ func (t *Tape) mayPut(o PutOptions) error {
 	switch {
 	case len(t.notes) > 0:
 		return t.fail("write to tape", cairn.KindDamaged, "cairn tape check says what to do", "it is out of order: %s", strings.Join(t.notes, "; "))
-	case t.index.Lock != ltfs.Unlocked:
-		return t.fail("write to tape", cairn.KindPermission, "cairn tape lock --unlock", "the volume is %s", t.index.Lock)
 	case o.Policy != nil && !t.index.AllowPolicyUpdate:
 		return t.fail("write to tape", cairn.KindPermission, "leave out --rules", "the volume does not allow other placement rules than its own")
 	}

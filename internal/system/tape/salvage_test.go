@@ -251,3 +251,23 @@ func TestCapturedIndexAsFileIsData(t *testing.T) {
 		t.Errorf("held %v, without a name %v", slices.Collect(maps.Keys(held)), r.Files)
 	}
 }
+
+// Two copies of a generation that say different things are told.
+func TestCopiesThatDifferAreTold(t *testing.T) {
+	d, tp := fakeTape(t)
+	fill(t, tp, "a", 2, 100)
+	if err := tp.Commit(t.Context(), "c", "", now); err != nil {
+		t.Fatal(err)
+	}
+	at := drive.Position{Partition: 0, Block: 5}
+	was, _ := d.Record(at)
+	d.Spoil(at, bytes.Replace(was, []byte("<length>100<"), []byte("<length>101<"), 1))
+	tp, err := tape.Open(t.Context(), d, "tape")
+	if err != nil {
+		t.Fatal(err)
+	}
+	problems, err := tp.Check(t.Context(), false)
+	if err != nil || !slices.Contains(problems, "the two copies of generation 2 differ") {
+		t.Errorf("%q, %v", problems, err)
+	}
+}

@@ -164,27 +164,38 @@ func examineTear(t *testing.T, d *faketape.Tape, promised []committed, later, wh
 	}
 }
 
-// checkPromised finds every generation in the history and reads the newest one's
-// files.
-func checkPromised(t *testing.T, tp *tape.Tape, promised []committed, what string) {
+// allListed finds every promised generation in the history and returns the newest
+// one's index, nil when something is missing.
+func allListed(t *testing.T, tp *tape.Tape, promised []committed, what string) (newest *ltfs.Index) {
 	t.Helper()
 	found := map[uint64]*ltfs.Index{}
 	for g, err := range tp.History(t.Context()) {
 		if err != nil {
 			t.Errorf("%s: history: %v", what, err)
-			return
+			return nil
 		}
 		found[g.Index.Generation] = g.Index
 	}
 	for _, c := range promised {
-		if found[c.generation] == nil {
+		if newest = found[c.generation]; newest == nil {
 			t.Errorf("%s: generation %d is gone", what, c.generation)
-			return
+			return nil
 		}
 	}
+	return newest
+}
+
+// checkPromised finds every generation in the history and reads the newest one's
+// files.
+func checkPromised(t *testing.T, tp *tape.Tape, promised []committed, what string) {
+	t.Helper()
 	newest := promised[len(promised)-1]
+	ix := allListed(t, tp, promised, what)
+	if ix == nil {
+		return
+	}
 	held := 0
-	for name, n := range found[newest.generation].All() {
+	for name, n := range ix.All() {
 		if n.File == nil {
 			continue
 		}
