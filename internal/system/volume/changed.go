@@ -98,17 +98,3 @@ func (v *Volume) addSet(id uint64, size int64, into *extent.Bitmap) error {
 	}
 	return err
 }
-
-// changedSince is every block written since the interval began.
-func (v *Volume) changedSince(interval uint64) (*extent.Bitmap, error) {
-	st, set, _ := v.openChanges(cairn.VersionID{})
-	for _, s := range st.Sets {
-		if s.To <= interval {
-			continue
-		}
-		if err := v.readSet(s.ID, set); err != nil {
-			return nil, err
-		}
-	}
-	return set, nil
-}

@@ -392,7 +392,7 @@ func (v *Volume) writeSet(id uint64, set *extent.Bitmap) error {
 func (v *Volume) readSet(id uint64, into *extent.Bitmap) error {
 	f, err := v.fs.Open(numbered(setPrefix, id), false)
 	if err != nil {
-		return err
+		return setGone(id, err)
 	}
 	return errors.Join(changes.ReadSet(f, v.store, id, into), f.Close())
 }

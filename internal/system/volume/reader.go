@@ -3,6 +3,7 @@ package volume
 import (
 	"cmp"
 	"context"
+	"errors"
 	"iter"
 	"slices"
 	"sync/atomic"
@@ -80,7 +81,14 @@ func (r *Reader) ReadAt(ctx context.Context, p []byte, off int64) error {
 	}
 	for len(p) > 0 {
 		n := min(len(p), windowBytes-int(off%blockSize))
-		if err := r.readWindow(p[:n], off); err != nil {
+		err := r.readWindow(p[:n], off)
+		if again := r.v.mend(err); again {
+			continue
+		}
+		if errors.Is(err, cairn.KindDamaged) {
+			r.v.suspect(r.name, blocksOf(off, int64(n)))
+		}
+		if err != nil {
 			return failed("read", r.v.o.Name+r.name, err)
 		}
 		p, off = p[n:], off+int64(n)
@@ -198,6 +206,9 @@ func (r *Reader) Extents(ctx context.Context, off, length int64) iter.Seq2[cairn
 		for end := off + length; off < end; {
 			n := min(end-off, extentWindow-off%extentWindow)
 			list, err := r.extents(ctx, off, n)
+			if r.v.mend(err) {
+				continue
+			}
 			if err != nil {
 				fail(err)
 				return

@@ -94,7 +94,7 @@ func (v *Volume) ident(rec catalog.Segment) segment.Identity {
 }
 
 func (v *Volume) closedSegment(rec catalog.Segment) *stacked {
-	return &stacked{rec: rec, in: &v.stack, id: v.ident(rec), sealed: true, length: rec.Length, epoch: rec.Epoch}
+	return &stacked{rec: rec, in: &v.stack, id: v.ident(rec), sealed: true, length: rec.Length, epoch: rec.Epoch, told: rec.Damaged}
 }
 
 func (v *Volume) recoverSegment(rec catalog.Segment) (segment.Recovered, error) {
@@ -138,8 +138,8 @@ func (v *Volume) repair(st *catalog.State, files files) error {
 	if err := v.commitRepair(st, edit); err != nil {
 		return err
 	}
-	for _, rec := range damaged {
-		if err := v.loseBlocks(rec); err != nil {
+	for _, d := range damaged {
+		if err := v.enterLoss(d); err != nil {
 			return err
 		}
 	}
@@ -147,8 +147,8 @@ func (v *Volume) repair(st *catalog.State, files files) error {
 }
 
 // repairSegments fills the stack, closes segments that a crash left open and
-// takes their batches as marks. damaged are those that lack batches.
-func (v *Volume) repairSegments(st *catalog.State) (edit catalog.Edit, damaged []catalog.Segment, err error) {
+// takes their batches as marks. damaged are those that lack blocks.
+func (v *Volume) repairSegments(st *catalog.State) (edit catalog.Edit, damaged []loss, err error) {
 	for _, rec := range st.Segments {
 		if v.o.Faults.has(FaultDropFoldBack) && rec.Interval > st.Head.Interval {
 			edit.GoneSegments = append(edit.GoneSegments, rec.ID)
@@ -166,13 +166,17 @@ func (v *Volume) repairSegments(st *catalog.State) (edit catalog.Edit, damaged [
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			edit.GoneSegments = append(edit.GoneSegments, rec.ID)
-			damaged = append(damaged, rec)
+			damaged = append(damaged, loss{rec: rec, headless: true})
+			v.unmarked(st, rec)
 			continue
 		case err != nil:
 			return edit, nil, err
 		}
 		if r.Damaged {
-			damaged = append(damaged, rec)
+			v.unmarked(st, rec)
+		}
+		if d := v.judgeDoubts(rec, r); d.headless || d.blocks.Count() > 0 {
+			damaged = append(damaged, d)
 		}
 		for _, m := range r.Marks {
 			if rec.Interval >= st.Head.Interval && m.Epoch > st.Head.Epoch {
@@ -199,12 +203,19 @@ func (v *Volume) countClosed(st *catalog.State, x *stacked) error {
 	if x.rec.Interval < st.Head.Interval || x.rec.Epoch <= st.Head.Epoch {
 		return nil
 	}
-	s, err := x.get()
-	if err != nil {
-		return err
+	whole, err := x.rest(v.dirty)
+	if err == nil && !whole {
+		v.unmarked(st, x.rec)
 	}
-	s.Union(v.dirty)
-	return nil
+	return err
+}
+
+// unmarked answers a segment that lacks batches: those of the open interval were
+// the marks of their blocks.
+func (v *Volume) unmarked(st *catalog.State, rec catalog.Segment) {
+	if rec.Interval >= st.Head.Interval {
+		v.allDirty(fmt.Errorf("segment %d, which also held marks, lacks batches", rec.ID))
+	}
 }
 
 func (v *Volume) readMarks(st *catalog.State, epochs []uint64) error {
@@ -260,53 +271,6 @@ func (v *Volume) commitRepair(st *catalog.State, edit catalog.Edit) error {
 		}
 	}
 	return nil
-}
-
-// loseBlocks answers a segment that lacks batches: what was written since its
-// interval began and is preserved nowhere was in them. Those blocks are lost to
-// the snapshots that read through it, which are damaged now.
-func (v *Volume) loseBlocks(rec catalog.Segment) error {
-	lost, err := v.changedSince(rec.Interval)
-	if err != nil {
-		lost = &extent.Bitmap{}
-		lost.Set(0, blocksOf(0, v.size).count)
-	}
-	have, err := v.stack.union(rec.Interval)
-	if err != nil {
-		return err
-	}
-	lost.Subtract(have)
-	v.o.Log.Error("a segment is damaged below what was durable", "volume", v.o.Name, "segment", rec.ID, "lostBlocks", lost.Count())
-	var recs []segment.Record
-	for first, count := range lost.All() {
-		recs = append(recs, segment.Record{First: first, Count: count, Kind: segment.Lost})
-	}
-	if len(recs) > 0 {
-		if err := v.appendLost(rec.Interval, recs); err != nil {
-			return err
-		}
-	}
-	return v.commit("damage", func(s *catalog.State, _ *catalog.Head) catalog.Edit {
-		var e catalog.Edit
-		for _, r := range s.Versions {
-			if r.ID().IsSnapshot() && r.Start <= rec.Interval {
-				r.Damaged = true
-				e.Versions = append(e.Versions, r)
-			}
-		}
-		return e
-	})
-}
-
-func (v *Volume) appendLost(interval uint64, recs []segment.Record) error {
-	defer func(i uint64) { v.interval = i }(v.interval)
-	v.interval = interval
-	batch, err := v.append(recs)
-	if err != nil {
-		return err
-	}
-	v.current.open.Publish(batch)
-	return v.sealCurrent()
 }
 
 // sweep removes what the catalog does not know. Logs of marks are in the

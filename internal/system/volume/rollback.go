@@ -22,7 +22,7 @@ func (v *Volume) Rollback(ctx context.Context, to cairn.VersionID, destroyNewer 
 		err = v.mayRollBack(to)
 	}
 	if err == nil && v.state().Head.RollingBack != to.Name {
-		err = v.beginRollback(to, destroyNewer)
+		err = v.beginRollback(ctx, to, destroyNewer)
 	}
 	if err == nil {
 		err = v.resumeRollback(ctx)
@@ -50,14 +50,17 @@ func (v *Volume) mayRollBack(to cairn.VersionID) error {
 	}
 	r, err := find(st, to)
 	if err == nil && r.Damaged {
-		err = &cairn.Error{Op: "roll back", Subject: to.Name, Kind: cairn.KindDamaged, Hint: "choose another snapshot, or restore from a replica"}
+		err = damagedTarget(to.Name)
 	}
 	return err
 }
 
-func (v *Volume) beginRollback(to cairn.VersionID, destroyNewer bool) error {
+func (v *Volume) beginRollback(ctx context.Context, to cairn.VersionID, destroyNewer bool) error {
 	st := v.state()
 	target, err := find(st, to)
+	if err == nil {
+		err = v.readable(ctx, target)
+	}
 	if err != nil {
 		return err
 	}
@@ -132,7 +135,7 @@ func (v *Volume) copyBack(ctx context.Context, target catalog.Version) error {
 			return err
 		}
 	}
-	set, err := v.stack.union(target.Start)
+	set, err := v.union(target.Start)
 	if err != nil {
 		return err
 	}

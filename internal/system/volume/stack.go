@@ -3,6 +3,7 @@ package volume
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"io/fs"
 	"slices"
 	"sync"
@@ -28,6 +29,7 @@ type stacked struct {
 	length int64            // of a sealed one
 	epoch  uint64
 	gone   bool // dropped: nothing reads it any more
+	told   bool // that blocks of it are missing: they are in the stack as lost
 }
 
 var errDropped = errors.New("the segment is not needed any more")
@@ -44,24 +46,68 @@ func (x *stacked) get() (*segment.Segment, error) {
 	if x.open != nil {
 		return x.open, nil
 	}
-	f, err := x.in.fs.Open(numbered(segPrefix, x.rec.ID), false)
+	s, whole, err := x.load()
 	if err != nil {
 		return nil, err
 	}
-	idx, err := x.in.fs.Open(numbered(indexPrefix, x.rec.ID), false)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, errors.Join(err, f.Close())
-	}
-	s, err := segment.OpenSealed(f, idx, x.id, x.length, x.epoch)
-	if idx != nil {
-		err = errors.Join(err, idx.Close())
-	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
+	if !whole && !x.told {
+		return nil, errors.Join(incomplete{x}, s.Close())
 	}
 	x.open = s
 	x.in.loaded.Add(1)
 	return s, nil
+}
+
+// load opens the files of a sealed segment, as far as they are there. Callers hold
+// mu.
+func (x *stacked) load() (s *segment.Segment, whole bool, err error) {
+	f, err := x.in.optional(numbered(segPrefix, x.rec.ID))
+	if err != nil {
+		return nil, false, err
+	}
+	idx, err := x.in.optional(numbered(indexPrefix, x.rec.ID))
+	if err == nil {
+		s, whole, err = segment.OpenSealed(f, idx, x.id, x.length, x.epoch)
+	}
+	if idx != nil {
+		err = errors.Join(err, idx.Close())
+	}
+	if err != nil && f != nil {
+		err = errors.Join(err, f.Close())
+	}
+	return s, whole, err
+}
+
+// optional opens a file; nil when it is gone.
+func (s *stack) optional(name string) (blockio.File, error) {
+	f, err := s.fs.Open(name, false)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return f, err
+}
+
+// incomplete says that a segment lacks blocks, and that nobody looked yet which.
+// Volume.complete answers it.
+type incomplete struct{ x *stacked }
+
+func (e incomplete) Error() string { return fmt.Sprintf("segment %d lacks blocks", e.x.rec.ID) }
+
+// rest adds what is left of the segment to the set, whether anybody knows what it
+// lacks or not.
+func (x *stacked) rest(set *extent.Bitmap) (whole bool, err error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.open != nil {
+		x.open.Union(set)
+		return true, nil
+	}
+	s, whole, err := x.load()
+	if err != nil {
+		return false, err
+	}
+	s.Union(set)
+	return whole, s.Close()
 }
 
 // seal notes that the segment can be closed and opened again.
@@ -155,9 +201,11 @@ func (s *stack) since(start uint64) []*stacked {
 	return out
 }
 
-// push puts a segment on top. Callers hold persist, or are alone.
+// push puts a segment in its place: on top, unless it heals another. Callers hold
+// persist, or are alone.
 func (s *stack) push(x *stacked) {
 	next := append(append([]*stacked{}, s.all()...), x)
+	slices.SortStableFunc(next, func(a, b *stacked) int { return catalog.SegmentOrder(a.rec, b.rec) })
 	s.list.Store(&next)
 }
 

@@ -7,27 +7,54 @@ import (
 
 	"cairn"
 	"cairn/internal/mech/extent"
+	"cairn/internal/mech/watchdog"
+	"cairn/internal/system/volume/catalog"
 )
 
 // Verify reads every preserved block and compares it with its checksum: those one
-// version reads, or all when id is zero.
+// version reads, or all when id is zero. Snapshots that lack blocks are damaged
+// from then on.
 func (v *Volume) Verify(ctx context.Context, id cairn.VersionID) (cairn.Coverage, error) {
 	start, size, err := v.verifyRange(id)
 	if err != nil {
 		return cairn.Coverage{}, failed("verify", v.o.Name+id.Name, err)
 	}
-	var c cairn.Coverage
-	bad, kept := &extent.Bitmap{}, &extent.Bitmap{}
+	c, err := v.verify(ctx, id, start, size)
+	return c, failed("verify", v.o.Name+id.Name, err)
+}
+
+func (v *Volume) verify(ctx context.Context, id cairn.VersionID, start uint64, size int64) (c cairn.Coverage, err error) {
+	bad := map[uint64]*extent.Bitmap{} // by segment
+	progress := watchdog.From(ctx)
 	for _, x := range v.stack.since(start) {
 		if err := ctx.Err(); err != nil {
-			return c, failed("verify", v.o.Name+id.Name, err)
+			return c, err
 		}
-		v.verifySegment(x, &c, bad, kept)
+		if err := v.verifySegment(x, &c, bad); err != nil {
+			return c, err
+		}
 		if err := v.stack.trim(); err != nil {
-			return c, failed("verify", v.o.Name+id.Name, err)
+			return c, err
 		}
+		progress.Level("checked", c.Checked)
 	}
-	for first, count := range bad.All() {
+	lost, kept, hit := &extent.Bitmap{}, &extent.Bitmap{}, map[string]bool{}
+	for _, r := range v.state().Versions {
+		if !r.ID().IsSnapshot() || !id.IsZero() && r.ID() != id {
+			continue
+		}
+		mine, all, err := v.lostTo(r, bad)
+		if err != nil {
+			return c, err
+		}
+		if mine.Count() > 0 {
+			hit[r.Name] = true
+		}
+		lost.Union(mine)
+		kept = all
+	}
+	v.noteDamaged(hit)
+	for first, count := range lost.All() {
 		c.Damaged = append(c.Damaged, cairn.Extent{Offset: int64(first) * blockSize, Length: int64(count) * blockSize, Kind: cairn.ExtentData})
 	}
 	c.Unchecked = size
@@ -40,24 +67,57 @@ func (v *Volume) Verify(ctx context.Context, id cairn.VersionID) (cairn.Coverage
 
 // verifySegment checks one segment, holding off only for so long that it is
 // dropped.
-func (v *Volume) verifySegment(x *stacked, c *cairn.Coverage, bad, kept *extent.Bitmap) {
+func (v *Volume) verifySegment(x *stacked, c *cairn.Coverage, bad map[uint64]*extent.Bitmap) error {
+	for {
+		err := v.checkSegment(x, c, bad)
+		if !v.mend(err) {
+			return err
+		}
+	}
+}
+
+func (v *Volume) checkSegment(x *stacked, c *cairn.Coverage, bad map[uint64]*extent.Bitmap) error {
 	v.stack.use.RLock()
 	defer v.stack.use.RUnlock()
 	s, err := x.get()
 	if errors.Is(err, errDropped) {
-		return
+		return nil
 	}
 	if err != nil {
-		c.Notes = append(c.Notes, fmt.Sprintf("segment %d cannot be opened: %v", x.rec.ID, err))
-		return
+		return err
 	}
 	checked, damaged, headless := s.Check()
 	c.Checked += checked
-	bad.Union(damaged)
-	s.Union(kept)
-	if headless {
-		c.Notes = append(c.Notes, fmt.Sprintf("segment %d has an unreadable header: which blocks it held is not known", x.rec.ID))
+	if damaged.Count() > 0 {
+		bad[x.rec.ID] = damaged
 	}
+	if headless {
+		c.Notes = append(c.Notes, fmt.Sprintf("segment %d has an unreadable header; its index still tells what it holds", x.rec.ID))
+	}
+	return nil
+}
+
+// lostTo is the blocks that the snapshot reads from a place where they are bad,
+// and all that it does not read from the head.
+func (v *Volume) lostTo(r catalog.Version, bad map[uint64]*extent.Bitmap) (lost, kept *extent.Bitmap, err error) {
+	lost, kept = &extent.Bitmap{}, &extent.Bitmap{}
+	v.stack.use.RLock()
+	defer v.stack.use.RUnlock()
+	for _, x := range v.stack.since(r.Start) {
+		if set := bad[x.rec.ID]; set != nil {
+			mine := set.Clone()
+			mine.Subtract(kept)
+			for first, count := range mine.Runs(0, blocksOf(0, r.Size).count) {
+				lost.Set(first, count)
+			}
+		}
+		s, err := x.get()
+		if err != nil {
+			return nil, nil, err
+		}
+		s.Union(kept)
+	}
+	return lost, kept, nil
 }
 
 func (v *Volume) verifyRange(id cairn.VersionID) (start uint64, size int64, err error) {

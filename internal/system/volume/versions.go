@@ -287,7 +287,7 @@ func (v *Volume) aim() error {
 	kept, keep := &extent.Bitmap{}, uint64(0)
 	if newest, ok := st.NewestSnapshot(); ok {
 		var err error
-		if kept, err = v.stack.union(newest.Start); err != nil {
+		if kept, err = v.union(newest.Start); err != nil {
 			return err
 		}
 		keep = blocksOf(0, newest.Size).count

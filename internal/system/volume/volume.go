@@ -240,13 +240,14 @@ func openOnce(ctx context.Context, fsys blockio.FS, o Options) (*Volume, error) 
 	if err != nil {
 		return nil, failed("open volume", o.Name, err)
 	}
+	o = o.withDefaults()
 	l.Unsynced = o.Faults.has(FaultSkipCatalogSync)
 	if f := l.State().Store.Format; f != storeFormat {
 		err := &cairn.Error{Op: "open volume", Subject: o.Name, Kind: cairn.KindUnsupported,
 			Err: fmt.Errorf("its store has format %d, this build knows %d", f, storeFormat), Hint: "use a newer cairn"}
 		return nil, errors.Join(err, l.Close())
 	}
-	v := &Volume{fs: fsys, o: o.withDefaults(), log: l, store: l.State().Store.ID, sector: 512,
+	v := &Volume{fs: fsys, o: o, log: l, store: l.State().Store.ID, sector: 512,
 		readers: map[*Reader]struct{}{}, marked: &extent.Bitmap{}, dirty: &extent.Bitmap{}, kept: &extent.Bitmap{}}
 	v.inflight.cond.L = &v.mu
 	v.stack.fs = fsys
@@ -257,6 +258,12 @@ func openOnce(ctx context.Context, fsys blockio.FS, o Options) (*Volume, error) 
 }
 
 func (v *Volume) start(ctx context.Context) error {
+	if v.log.Worn() {
+		v.o.Log.Error("blocks of the catalog were bad and were read from their copies", "volume", v.o.Name)
+		if err := v.log.Compact(); err != nil {
+			v.o.Log.Warn("cannot write the catalog anew", "volume", v.o.Name, "error", err)
+		}
+	}
 	if err := v.takeOver(); err != nil {
 		return err
 	}
@@ -275,7 +282,13 @@ func (v *Volume) start(ctx context.Context) error {
 			return err
 		}
 	}
-	return v.resumeRollback(ctx)
+	err := v.resumeRollback(ctx)
+	if errors.Is(err, cairn.KindDamaged) {
+		// The volume can be read, and its snapshots healed and sent.
+		v.o.Log.Error("a rollback cannot be finished", "volume", v.o.Name, "error", err)
+		return nil
+	}
+	return err
 }
 
 // openHead opens the head, and for an adopted one looks at the evidence that

@@ -39,9 +39,26 @@ type Segment struct {
 	ID          uint64 `json:"id"`
 	Interval    uint64 `json:"interval"`
 	Incarnation uint64 `json:"incarnation"`
-	Closed      bool   `json:"closed,omitempty"` // its index file is complete
-	Length      int64  `json:"length,omitempty"` // bytes known durable, once closed
-	Epoch       uint64 `json:"epoch,omitempty"`  // highest of its batches, once closed
+	Closed      bool   `json:"closed,omitempty"`  // its index file is complete
+	Length      int64  `json:"length,omitempty"`  // bytes known durable, once closed
+	Epoch       uint64 `json:"epoch,omitempty"`   // highest of its batches, once closed
+	Damaged     bool   `json:"damaged,omitempty"` // blocks of it are missing; a later segment of the interval has them as lost
+	Heals       uint64 `json:"heals,omitempty"`   // the segment before which it is looked at; 0: none
+}
+
+// SegmentOrder is the order in which segments are looked at: in time, those that
+// heal another before it, the latest of them first.
+func SegmentOrder(a, b Segment) int {
+	place := func(g Segment) uint64 {
+		if g.Heals != 0 {
+			return g.Heals
+		}
+		return g.ID
+	}
+	if c := cmp.Compare(place(a), place(b)); c != 0 {
+		return c
+	}
+	return cmp.Or(-cmp.Compare(min(a.Heals, 1), min(b.Heals, 1)), -cmp.Compare(a.ID, b.ID))
 }
 
 // Set is the file of the blocks written in the intervals [From, To).
@@ -95,7 +112,7 @@ type State struct {
 	Store    Store     `json:"store"`
 	Head     Head      `json:"head"`
 	Versions []Version `json:"versions,omitempty"` // by Order; at one Order, bookmarks before the snapshot
-	Segments []Segment `json:"segments,omitempty"` // by ID, which is their order in time
+	Segments []Segment `json:"segments,omitempty"` // in the order in which they are looked at
 	Sets     []Set     `json:"sets,omitempty"`     // by From
 }
 
@@ -121,7 +138,7 @@ func (s *State) apply(e Edit) *State {
 	}
 	n.Versions = merge(s.Versions, e.Versions, e.GoneVersions, func(v Version) string { return v.Name }, versionOrder)
 	n.Segments = merge(s.Segments, e.Segments, e.GoneSegments, func(v Segment) uint64 { return v.ID },
-		func(a, b Segment) int { return cmp.Compare(a.ID, b.ID) })
+		SegmentOrder)
 	n.Sets = merge(s.Sets, e.Sets, e.GoneSets, func(v Set) uint64 { return v.ID },
 		func(a, b Set) int { return cmp.Compare(a.From, b.From) })
 	return &n

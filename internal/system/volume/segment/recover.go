@@ -1,6 +1,9 @@
 package segment
 
 import (
+	"cmp"
+	"slices"
+
 	"cairn/internal/mech/blockio"
 	"cairn/internal/mech/extent"
 )
@@ -9,9 +12,23 @@ import (
 type Recovered struct {
 	Segment *Segment
 	Marks   []Mark // which blocks the batches preserved, and when
-	Damaged bool   // a header below the known length is unreadable: blocks are missing
-	Torn    int64  // bytes at the end that never counted
+	Doubts  []Doubt
+	Damaged bool  // a header below the known length is unreadable: blocks are missing
+	Torn    int64 // bytes at the end that never counted
 }
+
+// Doubt is a block of a batch that was perhaps never durable, whose content is not
+// whole. When the origin still holds what the checksum says, nothing is lost: the
+// origin is overwritten only after the batch is durable.
+type Doubt struct {
+	Block uint64
+	at    int64
+	sum   uint32
+	id    Identity
+}
+
+// Held reports whether p, one block, is the content that was to be preserved.
+func (d Doubt) Held(p []byte) bool { return d.id.blockSum(d.at, p) == d.sum }
 
 // Mark is the batches of one epoch as evidence of writes.
 type Mark struct {
@@ -21,7 +38,8 @@ type Mark struct {
 
 // Recover rebuilds a segment from its batch headers. Bytes below known, or below
 // what any later header says was known, are not read; the content of what lies
-// above is checked, and ends at the first batch that is not whole.
+// above is checked. There the first bad header ends the segment, and blocks that
+// are not whole are told as doubts; reading them fails.
 func Recover(f blockio.File, id Identity, known int64) (Recovered, error) {
 	size, err := f.Size()
 	if err != nil {
@@ -41,8 +59,11 @@ func recoverTo(f blockio.File, id Identity, known, size int64) (Recovered, error
 	for i := range heads {
 		h := &heads[i]
 		gap := h.offset > end
-		if gap && end >= known || h.offset >= known && !intact(f, id, h) {
+		if gap && end >= known {
 			break
+		}
+		if h.offset >= known {
+			r.doubt(f, id, h)
 		}
 		r.Damaged = r.Damaged || gap
 		end = h.offset + h.length()
@@ -97,43 +118,72 @@ func walk(f blockio.File, id Identity, size int64) (heads []header, bad int64) {
 	return heads, bad
 }
 
-// intact reads the batch's payload and compares the checksums.
-func intact(f blockio.File, id Identity, h *header) bool {
+// doubt checks the payload of a batch that was perhaps never durable.
+func (r *Recovered) doubt(f blockio.File, id Identity, h *header) {
 	p := make([]byte, blockSize)
 	at := h.offset + headerSize
 	for _, e := range h.entries {
-		for _, want := range e.crcs {
+		for k, want := range e.crcs {
 			if _, err := f.ReadAt(p, at); err != nil || id.blockSum(at, p) != want {
-				return false
+				r.Doubts = append(r.Doubts, Doubt{Block: e.first + uint64(k), at: at, sum: want, id: id})
 			}
 			at += blockSize
 		}
 	}
-	return true
 }
 
-// Check reads every batch and every block below the known length. It returns the
-// bytes that matched and the blocks that did not; headless is set when a
-// header itself is bad, so that the list of blocks is not complete.
+// Check reads every block that the index has, and every header. It returns the
+// bytes that matched and the blocks that cannot be read, lost ones included;
+// headless is set when a header itself is bad: then the index is all that tells
+// which blocks there are.
 func (s *Segment) Check() (checked int64, bad *extent.Bitmap, headless bool) {
-	heads, firstBad := walk(s.file, s.id, s.known)
+	_, firstBad := walk(s.file, s.id, s.known)
 	bad = &extent.Bitmap{}
-	p := make([]byte, blockSize)
-	for i := range heads {
-		at := heads[i].offset + headerSize
-		for _, e := range heads[i].entries {
-			for k, want := range e.crcs {
-				if _, err := s.file.ReadAt(p, at); err != nil || s.id.blockSum(at, p) != want {
-					bad.Set(e.first+uint64(k), 1)
-				} else {
-					checked += blockSize
-				}
-				at += blockSize
-			}
-			if e.kind == Lost {
-				bad.Set(e.first, e.count)
-			}
+	s.mu.RLock()
+	bad.Union(&s.index.lost)
+	all := make([]placed, 0, len(s.index.slots))
+	for n, slot := range s.index.slots {
+		all = append(all, placed{n, slot})
+	}
+	s.mu.RUnlock()
+	slices.SortFunc(all, func(a, b placed) int { return cmp.Compare(a.at, b.at) })
+	p := make([]byte, checkBlocks*blockSize)
+	for len(all) > 0 {
+		n := 1
+		for n < min(len(all), checkBlocks) && all[n].at == all[n-1].at+1 {
+			n++
 		}
+		checked += s.checkRun(all[:n], p[:n*blockSize], bad)
+		all = all[n:]
 	}
 	return checked, bad, firstBad < s.known
+}
+
+// checkBlocks is how many blocks Check reads at a time.
+const checkBlocks = 256
+
+// placed is a block and where it lies.
+type placed struct {
+	block uint64
+	slot
+}
+
+// checkRun checks neighbours in the file. What cannot be read at once is read
+// block by block.
+func (s *Segment) checkRun(run []placed, p []byte, bad *extent.Bitmap) (checked int64) {
+	off := int64(run[0].at) * blockSize
+	_, err := s.file.ReadAt(p, off)
+	for i, x := range run {
+		block, at := p[i*blockSize:(i+1)*blockSize], off+int64(i)*blockSize
+		one := err
+		if err != nil {
+			_, one = s.file.ReadAt(block, at)
+		}
+		if one != nil || s.id.blockSum(at, block) != x.sum {
+			bad.Set(x.block, 1)
+			continue
+		}
+		checked += blockSize
+	}
+	return checked
 }

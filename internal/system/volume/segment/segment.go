@@ -13,9 +13,11 @@
 package segment
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"sync"
 
 	"cairn"
@@ -110,6 +112,15 @@ func (s *Segment) Blocks() (all, lost uint64) {
 	return s.index.has.Count(), s.index.lost.Count()
 }
 
+// Forget takes a block out of the segment: its origin still holds what was to be
+// preserved.
+func (s *Segment) Forget(block uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.index.has.Clear(block, 1)
+	delete(s.index.slots, block)
+}
+
 // Run is a run of preserved blocks of one kind.
 type Run struct {
 	First, Count uint64
@@ -162,7 +173,7 @@ func (s *Segment) Read(r Run, p []byte) error {
 		clear(p)
 		return nil
 	case Lost:
-		return &cairn.Error{Op: "read preserved block", Kind: cairn.KindDamaged, Hint: "the disk could not read it when it was to be preserved"}
+		return &cairn.Error{Op: "read preserved block", Kind: cairn.KindDamaged, Err: errors.New("it is lost"), Hint: "heal it from a replica: cairn volume verify --against … --heal"}
 	}
 	for i := 0; i < len(r.slots); {
 		n := 1
@@ -193,7 +204,7 @@ func (s *Segment) readSlots(slots []slot, p []byte) error {
 
 func damaged(id Identity, off int64, err error) error {
 	return &cairn.Error{Op: "read preserved block", Subject: fmt.Sprintf("segment %d at byte %d", id.Segment, off),
-		Kind: cairn.KindDamaged, Err: err, Hint: "restore the block from a replica"}
+		Kind: cairn.KindDamaged, Err: err, Hint: "heal it from a replica: cairn volume verify --against … --heal"}
 }
 
 // Seal writes the segment's index into f, which is empty, and syncs it.
@@ -209,23 +220,45 @@ func (s *Segment) Seal(f blockio.File) error {
 }
 
 // OpenSealed opens a closed segment by its index file. When that is not whole the
-// segment is recovered from its headers instead.
-func OpenSealed(f, idx blockio.File, id Identity, length int64, epoch uint64) (*Segment, error) {
+// segment is recovered from its headers instead; whole is false when some of those
+// are unreadable too, so that blocks are missing. Either file may be nil: it is
+// gone.
+func OpenSealed(f, idx blockio.File, id Identity, length int64, epoch uint64) (s *Segment, whole bool, err error) {
+	if f == nil {
+		f = nothing{}
+	}
 	if idx != nil {
 		size, err := idx.Size()
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		p := make([]byte, size)
-		if _, err := idx.ReadAt(p, 0); err != nil && !errors.Is(err, io.EOF) {
-			return nil, err
-		}
-		if x, ok := decodeIndex(id, length, p); ok {
-			return &Segment{id: id, file: f, end: length, known: length, epoch: epoch, index: x}, nil
+		if _, err := idx.ReadAt(p, 0); err == nil || errors.Is(err, io.EOF) {
+			if x, ok := decodeIndex(id, length, p); ok {
+				return &Segment{id: id, file: f, end: length, known: length, epoch: epoch, index: x}, true, nil
+			}
 		}
 	}
 	r, err := recoverTo(f, id, length, length)
-	return r.Segment, err
+	return r.Segment, !r.Damaged, err
+}
+
+// nothing stands for the file of a segment that is gone.
+type nothing struct{ blockio.File }
+
+func (nothing) ReadAt([]byte, int64) (int, error) { return 0, fs.ErrNotExist }
+func (nothing) Close() error                      { return nil }
+
+// Matches tells whether p, one block, is what the segment was given for the block;
+// known is false when it has no checksum of it.
+func (s *Segment) Matches(block uint64, p []byte) (same, known bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.index.zero.Has(block) {
+		return bytes.Count(p, []byte{0}) == len(p), true
+	}
+	slot, known := s.index.slots[block]
+	return known && s.id.blockSum(int64(slot.at)*blockSize, p) == slot.sum, known
 }
 
 // Close releases the file.

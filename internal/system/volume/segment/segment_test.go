@@ -91,8 +91,8 @@ func TestFirstContentWinsAndSurvivesRecoveryAndSealing(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, x := range []blockio.File{idx, nil} {
-		o, err := segment.OpenSealed(f, x, id, s.Length(), s.Epoch())
-		if err != nil {
+		o, whole, err := segment.OpenSealed(f, x, id, s.Length(), s.Epoch())
+		if err != nil || !whole {
 			t.Fatal(err)
 		}
 		if !bytes.Equal(content(t, o, 10, 2000), want) || !bytes.Equal(content(t, o, 1<<21, 1000), content(t, s, 1<<21, 1000)) {
@@ -133,9 +133,9 @@ func TestDamageIsToldFromATornTail(t *testing.T) {
 	}{
 		{starts[0] + 100, true, 4, false},
 		{starts[1] + 100, true, 4, false},
-		{starts[1] + 5000, false, 6, true}, // payload below known: found when read
-		{starts[2] + 100, false, 4, false}, // last batch: nothing says it counted
-		{starts[2] + 5000, false, 4, false},
+		{starts[1] + 5000, false, 6, true},  // payload below known: found when read
+		{starts[2] + 100, false, 4, false},  // last batch: nothing says it counted
+		{starts[2] + 5000, false, 6, false}, // but its header says what the origin held
 	} {
 		old := make([]byte, 1)
 		if _, err := f.ReadAt(old, c.at); err != nil {
@@ -156,6 +156,9 @@ func TestDamageIsToldFromATornTail(t *testing.T) {
 				t.Errorf("byte %d: read says %v", c.at, err)
 			}
 		}
+		if doubt := c.at == starts[2]+5000; doubt != (len(r.Doubts) == 1) || doubt && (r.Doubts[0].Block != 20 || !r.Doubts[0].Held(blocks(20, 1)) || r.Doubts[0].Held(blocks(21, 1))) {
+			t.Errorf("byte %d: doubts %v", c.at, r.Doubts)
+		}
 		header := (c.at-starts[0])%(3*4096) < 4096 // each batch has a header and two blocks
 		if r, err = segment.Recover(f, id, s.Length()); err != nil || r.Damaged != header {
 			t.Errorf("byte %d: with the length known, damaged %v, want %v (%v)", c.at, r.Damaged, header, err)
@@ -168,6 +171,37 @@ func poke(t *testing.T, f blockio.File, at int64, b byte) {
 	t.Helper()
 	if _, err := f.WriteAt([]byte{b}, at); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A closed segment without its index and one of its headers is known to lack
+// blocks; with the index, and with neither file, too.
+func TestSealedSegmentWithoutItsParts(t *testing.T) {
+	f, idx := create(t, "seg"), create(t, "idx")
+	s := segment.New(f, id)
+	fill(t, s)
+	if err := s.Seal(idx); err != nil {
+		t.Fatal(err)
+	}
+	want, _ := s.Blocks()
+	poke(t, f, 50, 0xee)
+	for _, c := range []struct {
+		f, idx blockio.File
+		whole  bool
+	}{{f, idx, true}, {f, nil, false}, {nil, idx, true}, {nil, nil, false}} {
+		o, whole, err := segment.OpenSealed(c.f, c.idx, id, s.Length(), s.Epoch())
+		if err != nil || whole != c.whole {
+			t.Fatalf("%+v: whole %v, %v", c, whole, err)
+		}
+		all, _ := o.Blocks()
+		if whole && all != want {
+			t.Errorf("%+v: %d of %d blocks", c, all, want)
+		}
+		for _, run := range o.Find(10, 3) {
+			if err := o.Read(run, make([]byte, 3*cairn.BlockSize)); c.f == nil && !errors.Is(err, cairn.KindDamaged) {
+				t.Errorf("without the file: %v", err)
+			}
+		}
 	}
 }
 
