@@ -28,6 +28,8 @@ type Endpoint struct {
 	Renames   Renamer
 	Verifies  Verifier
 	Seals     Sealer
+	Digests   Digester
+	Heals     Healer
 
 	// Close releases what opening took and waits for what it started; nil when
 	// there is nothing to release. Only whoever opened the endpoint calls it.
@@ -49,6 +51,7 @@ func (e *Endpoint) Abilities() []Ability {
 		{"lease", e.Leases != nil}, {"estimate", e.Estimates != nil}, {"blocks", e.Blocks != nil},
 		{"changes", e.Changes != nil}, {"rollback", e.Rollbacks != nil}, {"resize", e.Resizes != nil},
 		{"rename", e.Renames != nil}, {"verify", e.Verifies != nil}, {"seal", e.Seals != nil},
+		{"digest", e.Digests != nil}, {"heal", e.Heals != nil},
 	} {
 		if a.has {
 			names = append(names, a.name)
@@ -254,3 +257,65 @@ type Sealer interface {
 	// Seal sets whether the head refuses every write but a receive's.
 	Seal(ctx context.Context, dataset string, sealed bool) error
 }
+
+// Digester hashes what a snapshot holds, where it is, so that two places can be
+// compared without moving data.
+type Digester interface {
+	// Digest reads the snapshot and yields a digest per piece, ascending and
+	// without gaps within what the query asks for. It reads each time: a digest is
+	// no promise of another day. A block that cannot be read makes its piece Bad,
+	// not the sequence fail.
+	Digest(ctx context.Context, dataset string, id VersionID, q DigestQuery) iter.Seq2[Digest, error]
+}
+
+// DigestQuery says what to hash, and how.
+type DigestQuery struct {
+	Nonce   [16]byte // part of every sum, so that none can be known beforehand
+	Unit    int64    // bytes of a piece: a multiple of BlockSize, at most 1 MiB; pieces lie at multiples of it
+	Extents []Extent // ascending ranges at multiples of Unit; nil is all of the snapshot
+}
+
+// Digest is one piece of a snapshot, the last one of which may be short.
+type Digest struct {
+	Offset int64
+	Length int64
+	Sum    [16]byte // of SHA-256 of nonce, offset (8 bytes, little-endian) and content; zero when Zero or Bad
+	Zero   bool     // it reads as zeroes
+	Bad    bool     // some of it cannot be read
+}
+
+// Healer puts back what a place has lost of a version.
+type Healer interface {
+	// Heal offers content for blocks of the snapshot and says, in the order of
+	// patches, what became of each. It replaces only blocks that it can show to be
+	// bad, and only by content that nothing it knows speaks against; everything or
+	// nothing of the call is done, durably. A read afterwards gives the content.
+	Heal(ctx context.Context, dataset string, id VersionID, patches []Patch, o HealOptions) ([]Mending, error)
+}
+
+// Patch is the content of one block: BlockSize bytes, fewer for a short last one.
+type Patch struct {
+	Offset int64
+	Data   []byte
+}
+
+// HealOptions are the caller's choices.
+type HealOptions struct {
+	DryRun bool // say what would be done
+	// Whole says that the snapshot was compared in full with one of the same GUID,
+	// and that only these patches were left: if all is well after them, and nothing
+	// of it is unreadable, it is damaged no more.
+	Whole bool
+}
+
+// Mending is what became of a patch.
+type Mending uint8
+
+// The outcomes; numbers cross the wire.
+const (
+	MendedBySum  Mending = 1 // replaced: it was bad, and a checksum kept here says that the content is right
+	MendedByGUID Mending = 2 // replaced: it was bad, and no checksum of it is left; the GUID vouches for the content
+	MendNotBad   Mending = 3 // left: what is here is right, or the same
+	MendRefused  Mending = 4 // left: it is bad, but a checksum kept here says that the content is wrong too
+	MendDoubtful Mending = 5 // left: it can be read and differs, and nothing here tells which is right
+)

@@ -1,130 +1,115 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"fmt"
+	"strings"
 
 	"cairn"
 	"cairn/internal/mech/watchdog"
+	"cairn/internal/work/verify"
 )
 
-// compareBytes is how much of each side is read at a time.
-const compareBytes = 1 << 20
-
-// difference is what a comparison of two snapshots found.
-type difference struct {
-	A       string   `json:"a"`
-	B       string   `json:"b"`
-	Read    int64    `json:"read"`   // bytes that were read from both sides and compared
-	Zeroes  int64    `json:"zeroes"` // bytes that both sides say are zeroes
-	Differs []change `json:"differs"`
+// against says what a snapshot is compared with.
+type against struct {
+	other string // a place, or an address
+	place string // of the address; empty is here
+	heal  bool
+	dry   bool
 }
 
-// verifyAgainst reads two snapshots, wherever they are, and compares every byte.
-func (p *program) verifyAgainst(ctx context.Context, a, b cairn.Address, place string) (*difference, error) {
+// target is the address and the place that the flags name: --against PLACE is the
+// same snapshot there.
+func (g against) target(a cairn.Address) (cairn.Address, string, error) {
+	if !strings.Contains(g.other, "@") {
+		return a, g.other, nil
+	}
+	b, err := versionAddress(g.other)
+	return b, g.place, err
+}
+
+// proveEqual compares two snapshots, and heals what one of them has lost.
+func (p *program) proveEqual(ctx context.Context, address string, g against, asJSON bool) error {
+	a, err := versionAddress(address)
+	if err != nil {
+		return err
+	}
+	b, place, err := g.target(a)
+	if err != nil {
+		return err
+	}
+	d, err := p.compare(ctx, a, b, place, verify.Options{Heal: g.heal, DryRun: g.dry})
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		err = p.printJSON(d)
+	} else {
+		err = p.printComparison(d)
+	}
+	if err != nil || d.Equal() {
+		return err
+	}
+	hint := "'cairn volume verify' of each side may tell which is damaged; --heal mends what one side has lost"
+	if g.heal {
+		hint = "what is left, neither side can be shown to be right about: compare with a third place"
+	}
+	return &cairn.Error{Op: "verify", Subject: d.A + " against " + d.B, Kind: cairn.KindDamaged, Err: fmt.Errorf("%s differ", count(d.Left, "block")), Hint: hint}
+}
+
+func (p *program) compare(ctx context.Context, a, b cairn.Address, place string, o verify.Options) (*verify.Report, error) {
 	far, err := p.place(ctx, place)
 	if err != nil {
 		return nil, err
 	}
-	left, err := openSnapshot(ctx, p.opened.Endpoint, a)
+	left, err := sideOf(ctx, p.opened.Endpoint, a)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = left.Close() }() // only read
-	right, err := openSnapshot(ctx, far, b)
+	right, err := sideOf(ctx, far, b)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = right.Close() }() // only read
 	progress := &watchdog.Progress{}
 	bar := p.startBar("compare " + a.String())
 	defer bar.end()
-	bar.watch(progress, left.Size())
-	d := &difference{A: a.String(), B: b.String(), Differs: []change{}}
-	if left.Size() != right.Size() {
-		return nil, &cairn.Error{Op: "compare", Subject: d.A + " with " + d.B, Kind: cairn.KindConflict,
-			Err: fmt.Errorf("one has %d bytes, the other %d", left.Size(), right.Size())}
-	}
-	for off := int64(0); off < left.Size(); off += compareBytes {
-		if err := d.compare(ctx, left, right, off, min(compareBytes, left.Size()-off)); err != nil {
-			return nil, err
-		}
-		progress.Level("bytes", off+compareBytes)
-	}
-	return d, nil
+	bar.watch(progress, left.Version.Size)
+	return verify.Compare(watchdog.With(ctx, progress), left, right, o)
 }
 
-func openSnapshot(ctx context.Context, ep *cairn.Endpoint, a cairn.Address) (cairn.BlockReader, error) {
+func sideOf(ctx context.Context, ep *cairn.Endpoint, a cairn.Address) (verify.Side, error) {
 	l, err := findDataset(ctx, ep, a.Dataset)
 	if err != nil {
-		return nil, err
+		return verify.Side{}, err
 	}
 	v, err := findVersion(ep, l, a.Version)
-	if err != nil {
-		return nil, err
-	}
-	if ep.Blocks == nil {
-		return nil, ep.Lacks("blocks", a.String())
-	}
-	return ep.Blocks.OpenVersion(ctx, a.Dataset, v.VersionID)
+	return verify.Side{Endpoint: ep, Dataset: a.Dataset, Version: v}, err
 }
 
-// compare looks at one piece. What both sides say is zero is not read.
-func (d *difference) compare(ctx context.Context, left, right cairn.BlockReader, off, length int64) error {
-	emptyLeft, err := onlyZeroes(ctx, left, off, length)
-	if err != nil {
-		return err
-	}
-	emptyRight, err := onlyZeroes(ctx, right, off, length)
-	if err != nil {
-		return err
-	}
-	if emptyLeft && emptyRight {
-		d.Zeroes += length
-		return nil
-	}
-	a, b := make([]byte, length), make([]byte, length)
-	if err := left.ReadAt(ctx, a, off); err != nil {
-		return err
-	}
-	if err := right.ReadAt(ctx, b, off); err != nil {
-		return err
-	}
-	d.Read += length
-	for at := int64(0); at < length; at += cairn.BlockSize {
-		end := min(at+cairn.BlockSize, length)
-		if !bytes.Equal(a[at:end], b[at:end]) {
-			d.add(off+at, end-at)
-		}
-	}
-	return nil
-}
-
-func onlyZeroes(ctx context.Context, r cairn.BlockReader, off, length int64) (bool, error) {
-	for e, err := range r.Extents(ctx, off, length) {
-		if err != nil {
-			return false, err
-		}
-		if e.Kind == cairn.ExtentData {
-			return false, nil
-		}
-	}
-	return true, nil
-}
-
-// add notes a block that differs, joined to its neighbour.
-func (d *difference) add(off, length int64) {
-	if n := len(d.Differs); n > 0 && d.Differs[n-1].Offset+d.Differs[n-1].Length == off {
-		d.Differs[n-1].Length += length
-		return
-	}
-	d.Differs = append(d.Differs, change{Offset: off, Length: length})
-}
-
-func (p *program) printDifference(d *difference) error {
+func (p *program) printComparison(d *verify.Report) error {
 	for _, c := range d.Differs {
-		if err := p.printf("differs: %d bytes at %d\n", c.Length, c.Offset); err != nil {
+		how := ""
+		switch {
+		case c.BadA && c.BadB:
+			how = ", unreadable at both"
+		case c.BadA:
+			how = ", unreadable in " + d.A
+		case c.BadB:
+			how = ", unreadable in " + d.B
+		}
+		if err := p.printf("differs: %d bytes at %d%s\n", c.Length, c.Offset, how); err != nil {
+			return err
+		}
+	}
+	for _, side := range []struct {
+		name string
+		h    verify.Healed
+	}{{d.A, d.HealedA}, {d.B, d.HealedB}} {
+		if side.h == (verify.Healed{}) {
+			continue
+		}
+		err := p.printf("%s: %s healed by checksum, %d by GUID, %d refused, %d in doubt\n", side.name, count(side.h.BySum, "block"), side.h.ByGUID, side.h.Refused, side.h.Doubtful)
+		if err != nil {
 			return err
 		}
 	}

@@ -124,29 +124,37 @@ func (p *program) printVersions(l *cairn.Listing) error {
 
 func (p *program) volumeVerifyCommand() *cobra.Command {
 	var asJSON bool
-	var against, place string
+	var g against
 	cmd := &cobra.Command{
 		Use:   "verify NAME[@SNAP]",
 		Short: "Read what is stored and compare it with its checksums, or with another place",
 		Long: "Without a version everything of the volume is read. The command says what it covered: for a plain\n" +
-			"head there is no checksum to compare with. With --against every byte of a snapshot is compared with\n" +
-			"a snapshot elsewhere: this alone proves that a replica holds what the source has. Damage and\n" +
-			"differences make the command fail.",
-		Example: "  cairn volume verify db\n  cairn volume verify db@monday --against db@monday --at vault",
+			"head there is no checksum to compare with. With --against a snapshot is compared with the same one\n" +
+			"at a place, or with another: each side reads its own disks and only hashes cross the wire. This\n" +
+			"alone proves that a replica holds what the source has. Damage and differences make the command fail.\n" +
+			"--heal puts back the blocks that one side has lost and the other can still read; a good block is\n" +
+			"never changed.",
+		Example: "  cairn volume verify db\n  cairn volume verify db@monday --against vault\n  cairn volume verify db@monday --against vault --heal --dry-run",
 		Args:    cobra.ExactArgs(1),
 		RunE: run(func(ctx context.Context, cmd *cobra.Command, args []string) error {
-			if against != "" {
-				return p.proveEqual(ctx, args[0], against, place, asJSON)
-			}
-			if place != "" {
+			switch {
+			case g.dry && !g.heal:
+				return badUsage(cmd, "--dry-run says what --heal would do")
+			case g.other != "":
+				return p.proveEqual(ctx, args[0], g, asJSON)
+			case g.place != "":
 				return badUsage(cmd, "--at says where the snapshot of --against is")
+			case g.heal:
+				return badUsage(cmd, "--heal needs --against: the place that has what is lost here")
 			}
 			return p.proveSound(ctx, args[0], asJSON)
 		}),
 		ValidArgsFunction: p.completeDatasets,
 	}
-	cmd.Flags().StringVar(&against, "against", "", "compare with this `SNAPSHOT`, as in db@monday")
-	cmd.Flags().StringVar(&place, "at", "", "the `PLACE` of the snapshot to compare with (default: here)")
+	cmd.Flags().StringVar(&g.other, "against", "", "compare with the same snapshot at this `PLACE`, or with another SNAPSHOT, as in db@monday")
+	cmd.Flags().StringVar(&g.place, "at", "", "the `PLACE` of the snapshot to compare with (default: here)")
+	cmd.Flags().BoolVar(&g.heal, "heal", false, "put back what one side has lost, from the other")
+	cmd.Flags().BoolVar(&g.dry, "dry-run", false, "with --heal: only say what would be done")
 	jsonFlag(cmd, &asJSON)
 	return cmd
 }
@@ -168,33 +176,7 @@ func (p *program) proveSound(ctx context.Context, address string, asJSON bool) e
 	}
 	if err == nil && len(c.Damaged) > 0 {
 		return &cairn.Error{Op: "verify", Subject: a.String(), Kind: cairn.KindDamaged,
-			Err: fmt.Errorf("%s damaged", count(len(c.Damaged), "extent")), Hint: "restore it from another place: 'cairn list " + a.Dataset + "' shows where it is"}
-	}
-	return err
-}
-
-// proveEqual compares two snapshots.
-func (p *program) proveEqual(ctx context.Context, address, other, place string, asJSON bool) error {
-	a, err := versionAddress(address)
-	if err != nil {
-		return err
-	}
-	b, err := versionAddress(other)
-	if err != nil {
-		return err
-	}
-	d, err := p.verifyAgainst(ctx, a, b, place)
-	if err != nil {
-		return err
-	}
-	if asJSON {
-		err = p.printJSON(d)
-	} else {
-		err = p.printDifference(d)
-	}
-	if err == nil && len(d.Differs) > 0 {
-		return &cairn.Error{Op: "verify", Subject: d.A + " against " + d.B, Kind: cairn.KindDamaged,
-			Err: fmt.Errorf("%s differ", count(len(d.Differs), "extent")), Hint: "'cairn volume verify' of each side may tell which is damaged"}
+			Err: fmt.Errorf("%s damaged", count(len(c.Damaged), "extent")), Hint: "'cairn list " + a.Dataset + "' shows where it is; heal it from there with --against PLACE --heal"}
 	}
 	return err
 }

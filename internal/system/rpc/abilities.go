@@ -111,6 +111,38 @@ func (s *session) Seal(ctx context.Context, dataset string, sealed bool) error {
 	return s.unary(ctx, methodSeal, "seal", dataset, &sealRequest{dataset, sealed}, &nothing{})
 }
 
+func (s *session) Digest(ctx context.Context, dataset string, id cairn.VersionID, q cairn.DigestQuery) iter.Seq2[cairn.Digest, error] {
+	return func(yield func(cairn.Digest, error) bool) {
+		for row, err := range s.rows(ctx, methodDigest, "hash", dataset+id.Name, &digestRequest{dataset, id, q}) {
+			var some digestRows
+			if err == nil {
+				err = decode(row, &some)
+			}
+			if err != nil {
+				yield(cairn.Digest{}, err)
+				return
+			}
+			for _, d := range some.digests {
+				if !yield(d, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (s *session) Heal(ctx context.Context, dataset string, id cairn.VersionID, patches []cairn.Patch, o cairn.HealOptions) ([]cairn.Mending, error) {
+	const op = "heal"
+	var a healAnswer
+	if err := s.unary(ctx, methodHeal, op, dataset+id.Name, &healRequest{dataset, id, patches, o}, &a); err != nil {
+		return nil, err
+	}
+	if len(a.mendings) != len(patches) {
+		return nil, s.miscounted(op, dataset, len(a.mendings), len(patches))
+	}
+	return a.mendings, nil
+}
+
 func (s *session) OpenVersion(ctx context.Context, dataset string, id cairn.VersionID) (cairn.BlockReader, error) {
 	subject := dataset + id.Name
 	k, err := s.start(ctx, methodOpen, "open version", subject, &versionRequest{dataset, id})

@@ -57,6 +57,38 @@ func sendExtents(ctx context.Context, s *serving, extents iter.Seq2[cairn.Extent
 	return &nothing{}, s.flush(ctx)
 }
 
+// digestsInRow is few: each stands for up to a MiB that was read, and the caller
+// compares while more is read.
+const digestsInRow = 64
+
+// sendDigests streams digests, many to a row.
+func sendDigests(ctx context.Context, s *serving, digests iter.Seq2[cairn.Digest, error]) (*nothing, error) {
+	var row digestRows
+	send := func() error {
+		err := s.row(ctx, encode(&row))
+		row.digests = row.digests[:0]
+		return err
+	}
+	for d, err := range digests {
+		if err != nil {
+			return nil, err
+		}
+		row.digests = append(row.digests, d)
+		s.progress.Level("hashed bytes", d.Offset+d.Length)
+		if len(row.digests) == digestsInRow {
+			if err := send(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if len(row.digests) > 0 {
+		if err := send(); err != nil {
+			return nil, err
+		}
+	}
+	return &nothing{}, s.flush(ctx)
+}
+
 // versionReader reads a version that is open at the peer.
 type versionReader struct {
 	*caller

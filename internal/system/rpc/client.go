@@ -109,6 +109,8 @@ func (s *session) endpoint(peer *hello) *cairn.Endpoint {
 		"rename":   func() { e.Renames = s },
 		"verify":   func() { e.Verifies = s },
 		"seal":     func() { e.Seals = s },
+		"digest":   func() { e.Digests = s },
+		"heal":     func() { e.Heals = s },
 	} {
 		if offers(ability) {
 			set()

@@ -36,7 +36,8 @@ func FuzzMessages(f *testing.F) {
 	f.Fuzz(func(t *testing.T, p []byte) {
 		for _, m := range []message{&hello{}, &fault{}, &reports{}, &ready{}, &end{}, &attach{}, &credit{}, &listRequest{}, &snapshotRequest{},
 			&snapshotAnswer{}, &destroyRequest{}, &destroyAnswer{}, &leaseRequest{}, &estimateRequest{}, &estimateAnswer{}, &sendRequest{},
-			&receiveRequest{}, &receiveAnswer{}, &coverageAnswer{}, &extentRows{}} {
+			&receiveRequest{}, &receiveAnswer{}, &coverageAnswer{}, &extentRows{},
+			&digestRequest{}, &digestRows{}, &healRequest{}, &healAnswer{}} {
 			if decode(p, m) != nil {
 				continue
 			}

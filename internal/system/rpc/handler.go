@@ -60,6 +60,10 @@ func (h *handler) serve(ctx context.Context, s *serving, method uint8, args []by
 		return answer(args, h.ep.Changes != nil, func(m *changedRequest) (*nothing, error) {
 			return sendExtents(ctx, s, h.ep.Changes.Changed(ctx, m.dataset, m.from, m.to))
 		})
+	case methodDigest:
+		return answer(args, h.ep.Digests != nil, func(m *digestRequest) (*nothing, error) {
+			return sendDigests(ctx, s, h.ep.Digests.Digest(ctx, m.dataset, m.id, m.query))
+		})
 	}
 	return h.serveRest(ctx, method, args)
 }
@@ -87,6 +91,11 @@ func (h *handler) serveRest(ctx context.Context, method uint8, args []byte) (mes
 	case methodSeal:
 		return answer(args, h.ep.Seals != nil, func(m *sealRequest) (*nothing, error) {
 			return &nothing{}, h.ep.Seals.Seal(ctx, m.dataset, m.sealed)
+		})
+	case methodHeal:
+		return answer(args, h.ep.Heals != nil, func(m *healRequest) (*healAnswer, error) {
+			mendings, err := h.ep.Heals.Heal(ctx, m.dataset, m.id, m.patches, m.options)
+			return &healAnswer{mendings}, err
 		})
 	}
 	return nil, &cairn.Error{Op: "serve call", Kind: cairn.KindUnsupported, Hint: "upgrade Cairn there"}

@@ -22,6 +22,8 @@ const (
 	methodRename   = 14
 	methodVerify   = 15
 	methodSeal     = 16
+	methodDigest   = 17
+	methodHeal     = 18
 
 	methodRead    = 32 // on the connection of an opened version
 	methodExtents = 33
@@ -32,6 +34,7 @@ var methodNames = map[uint8]string{
 	methodLease: "lease", methodEstimate: "estimate", methodSend: "send", methodReceive: "receive",
 	methodAbort: "abort receive", methodOpen: "open version", methodChanged: "list changes", methodRollback: "roll back",
 	methodResize: "resize", methodRename: "rename", methodVerify: "verify", methodSeal: "seal",
+	methodDigest: "digest", methodHeal: "heal",
 	methodRead: "read", methodExtents: "list extents",
 }
 
@@ -153,6 +156,21 @@ type (
 		sealed  bool
 	}
 	coverageAnswer struct{ coverage cairn.Coverage }
+	digestRequest  struct {
+		dataset string
+		id      cairn.VersionID
+		query   cairn.DigestQuery
+	}
+	healRequest struct {
+		dataset string
+		id      cairn.VersionID
+		patches []cairn.Patch
+		options cairn.HealOptions
+	}
+	healAnswer struct{ mendings []cairn.Mending }
+
+	// digestRows is one row of a digest stream.
+	digestRows struct{ digests []cairn.Digest }
 
 	// rangeRequest is the argument of methodRead and methodExtents.
 	rangeRequest struct{ offset, length int64 }
@@ -266,6 +284,39 @@ func (m *sealRequest) code(c *coder) {
 	text(c, &m.dataset)
 	c.bool(&m.sealed)
 }
+
+func (m *digestRequest) code(c *coder) {
+	text(c, &m.dataset)
+	codeVersionID(c, &m.id)
+	codeSum(c, &m.query.Nonce)
+	c.int(&m.query.Unit)
+	list(c, &m.query.Extents, 3, codeExtent)
+}
+
+func (m *digestRows) code(c *coder) {
+	list(c, &m.digests, 4, func(c *coder, d *cairn.Digest) {
+		c.int(&d.Offset)
+		c.int(&d.Length)
+		c.bool(&d.Zero)
+		c.bool(&d.Bad)
+		if !d.Zero && !d.Bad {
+			codeSum(c, &d.Sum)
+		}
+	})
+}
+
+func (m *healRequest) code(c *coder) {
+	text(c, &m.dataset)
+	codeVersionID(c, &m.id)
+	list(c, &m.patches, 2, func(c *coder, p *cairn.Patch) {
+		c.int(&p.Offset)
+		c.bytes(&p.Data)
+	})
+	c.bool(&m.options.DryRun)
+	c.bool(&m.options.Whole)
+}
+
+func (m *healAnswer) code(c *coder) { list(c, &m.mendings, 1, small[cairn.Mending]) }
 
 func (m *coverageAnswer) code(c *coder) { codeCoverage(c, &m.coverage) }
 

@@ -143,6 +143,14 @@ func codeInfo(c *coder, i *cairn.Info) {
 	list(c, &i.Keep, 7, codeKeepRule)
 }
 
+func codeSum(c *coder, sum *[16]byte) {
+	if !c.reading {
+		c.buf = append(c.buf, sum[:]...)
+		return
+	}
+	copy(sum[:], c.take(uint64(len(sum))))
+}
+
 func codeExtent(c *coder, e *cairn.Extent) {
 	c.int(&e.Offset)
 	c.int(&e.Length)

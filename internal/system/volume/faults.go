@@ -26,6 +26,7 @@ const (
 	FaultGroupInTurns                         // the volumes of a group are captured one after the other
 	FaultGroupUnsynced                        // the record of a group is not durable before the catalogs speak of its versions
 	FaultGroupNotTakenOver                    // an opening does not look for the record of a group
+	FaultHealUnchecked                        // a damaged block is healed by content that its checksum speaks against
 	FaultRotIsTorn                            // rot of a segment's last batch is taken for a torn tail
 )
 

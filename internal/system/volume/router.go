@@ -16,7 +16,7 @@ import (
 func (p *Place) Endpoint() *cairn.Endpoint {
 	r := &router{p}
 	return &cairn.Endpoint{Info: info(p.o.Name), Lister: r, Sender: r, Receiver: r, Snapshots: r, Bookmarks: r, Destroys: r, Leases: r,
-		Estimates: r, Blocks: r, Changes: r, Rollbacks: r, Resizes: r, Renames: r, Verifies: r, Seals: r}
+		Estimates: r, Blocks: r, Changes: r, Rollbacks: r, Resizes: r, Renames: r, Verifies: r, Seals: r, Digests: r, Heals: r}
 }
 
 // router passes each call to the endpoint that serves its dataset.
@@ -257,14 +257,27 @@ type heldReader struct {
 func (h heldReader) Close() error { return errors.Join(h.BlockReader.Close(), h.done.Close()) }
 
 func (r *router) Changed(ctx context.Context, dataset string, from, to cairn.VersionID) iter.Seq2[cairn.Extent, error] {
-	return func(yield func(cairn.Extent, error) bool) {
+	return routed(ctx, r, dataset, func(ep *cairn.Endpoint) iter.Seq2[cairn.Extent, error] {
+		return ep.Changes.Changed(ctx, dataset, from, to)
+	})
+}
+
+func (r *router) Digest(ctx context.Context, dataset string, id cairn.VersionID, q cairn.DigestQuery) iter.Seq2[cairn.Digest, error] {
+	return routed(ctx, r, dataset, func(ep *cairn.Endpoint) iter.Seq2[cairn.Digest, error] {
+		return ep.Digests.Digest(ctx, dataset, id, q)
+	})
+}
+
+// routed is the sequence that the endpoint of the dataset gives.
+func routed[T any](ctx context.Context, r *router, dataset string, open func(*cairn.Endpoint) iter.Seq2[T, error]) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
 		stopped := false
 		err := r.with(ctx, dataset, func(ep *cairn.Endpoint) error {
-			for e, err := range ep.Changes.Changed(ctx, dataset, from, to) {
+			for x, err := range open(ep) {
 				if err != nil {
 					return err
 				}
-				if !yield(e, nil) {
+				if !yield(x, nil) {
 					stopped = true
 					return nil
 				}
@@ -272,9 +285,18 @@ func (r *router) Changed(ctx context.Context, dataset string, from, to cairn.Ver
 			return nil
 		})
 		if err != nil && !stopped {
-			yield(cairn.Extent{}, err)
+			var none T
+			yield(none, err)
 		}
 	}
+}
+
+func (r *router) Heal(ctx context.Context, dataset string, id cairn.VersionID, patches []cairn.Patch, o cairn.HealOptions) (m []cairn.Mending, err error) {
+	err = r.with(ctx, dataset, func(ep *cairn.Endpoint) error {
+		m, err = ep.Heals.Heal(ctx, dataset, id, patches, o)
+		return err
+	})
+	return m, err
 }
 
 func (r *router) Rollback(ctx context.Context, dataset string, to cairn.VersionID, destroyNewer bool) error {

@@ -12,7 +12,7 @@ import (
 func (v *Volume) Endpoint(place, name string) *cairn.Endpoint {
 	s := &single{v, name}
 	return &cairn.Endpoint{Info: info(place), Lister: s, Sender: s, Receiver: s, Snapshots: s, Bookmarks: s, Destroys: s, Leases: s,
-		Estimates: s, Blocks: s, Changes: s, Rollbacks: s, Resizes: s, Verifies: s, Seals: s}
+		Estimates: s, Blocks: s, Changes: s, Rollbacks: s, Resizes: s, Verifies: s, Seals: s, Digests: s, Heals: s}
 }
 
 func info(place string) cairn.Info {
@@ -160,4 +160,18 @@ func (s *single) Seal(ctx context.Context, dataset string, sealed bool) error {
 		return err
 	}
 	return s.v.SetSealed(ctx, sealed)
+}
+
+func (s *single) Digest(ctx context.Context, dataset string, id cairn.VersionID, q cairn.DigestQuery) iter.Seq2[cairn.Digest, error] {
+	if err := s.check(dataset); err != nil {
+		return failing[cairn.Digest](err)
+	}
+	return s.v.Digest(ctx, id, q)
+}
+
+func (s *single) Heal(ctx context.Context, dataset string, id cairn.VersionID, patches []cairn.Patch, o cairn.HealOptions) ([]cairn.Mending, error) {
+	if err := s.check(dataset); err != nil {
+		return nil, err
+	}
+	return s.v.Heal(ctx, id, patches, o)
 }

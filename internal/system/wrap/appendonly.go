@@ -7,7 +7,7 @@ import (
 )
 
 // AppendOnly lets a client add versions and read what is there. It can neither
-// destroy, roll back, resize, rename, unseal nor rewrite; it can give up a receive
+// destroy, roll back, resize, rename, unseal, heal nor rewrite; it can give up a receive
 // that was cut, because no version stands on that. Leases that a person or a
 // foreign tool set are out of its reach.
 //
@@ -16,7 +16,7 @@ import (
 func AppendOnly(ep *cairn.Endpoint) *cairn.Endpoint {
 	out := &cairn.Endpoint{Info: ep.Info, Close: ep.Close,
 		Lister: ep.Lister, Sender: ep.Sender, Receiver: ep.Receiver,
-		Estimates: ep.Estimates, Blocks: ep.Blocks, Changes: ep.Changes, Verifies: ep.Verifies}
+		Estimates: ep.Estimates, Blocks: ep.Blocks, Changes: ep.Changes, Verifies: ep.Verifies, Digests: ep.Digests}
 	out.Info.AppendOnly = true
 	if ep.Leases != nil {
 		out.Leases = workLeases{ep.Leases}

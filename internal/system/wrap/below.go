@@ -65,6 +65,12 @@ func newBelow(ep *cairn.Endpoint, prefix string) *cairn.Endpoint {
 	if ep.Seals != nil {
 		out.Seals = b
 	}
+	if ep.Digests != nil {
+		out.Digests = b
+	}
+	if ep.Heals != nil {
+		out.Heals = b
+	}
 	return out
 }
 
@@ -297,4 +303,27 @@ func (b *below) Verify(ctx context.Context, dataset string, id cairn.VersionID) 
 
 func (b *below) Seal(ctx context.Context, dataset string, sealed bool) error {
 	return b.at(dataset, func(full string) error { return b.ep.Seals.Seal(ctx, full, sealed) })
+}
+
+func (b *below) Digest(ctx context.Context, dataset string, id cairn.VersionID, q cairn.DigestQuery) iter.Seq2[cairn.Digest, error] {
+	return func(yield func(cairn.Digest, error) bool) {
+		full, err := b.down(dataset)
+		if err != nil {
+			yield(cairn.Digest{}, err)
+			return
+		}
+		for d, err := range b.ep.Digests.Digest(ctx, full, id, q) {
+			if !yield(d, b.clean(err)) {
+				return
+			}
+		}
+	}
+}
+
+func (b *below) Heal(ctx context.Context, dataset string, id cairn.VersionID, patches []cairn.Patch, o cairn.HealOptions) (m []cairn.Mending, err error) {
+	err = b.at(dataset, func(full string) error {
+		m, err = b.ep.Heals.Heal(ctx, full, id, patches, o)
+		return err
+	})
+	return m, err
 }

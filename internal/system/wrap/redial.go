@@ -34,7 +34,8 @@ func Redial(ctx context.Context, dial func(ctx context.Context) (*cairn.Endpoint
 		{first.Blocks != nil, func() { ep.Blocks = r }}, {first.Changes != nil, func() { ep.Changes = r }},
 		{first.Rollbacks != nil, func() { ep.Rollbacks = r }}, {first.Resizes != nil, func() { ep.Resizes = r }},
 		{first.Renames != nil, func() { ep.Renames = r }}, {first.Verifies != nil, func() { ep.Verifies = r }},
-		{first.Seals != nil, func() { ep.Seals = r }},
+		{first.Seals != nil, func() { ep.Seals = r }}, {first.Digests != nil, func() { ep.Digests = r }},
+		{first.Heals != nil, func() { ep.Heals = r }},
 	} {
 		if ability.has {
 			ability.set()
@@ -260,4 +261,20 @@ func (r *redialer) Seal(ctx context.Context, dataset string, sealed bool) error 
 	_, err := redialled(ctx, r, "seal", dataset, func(ep *cairn.Endpoint) cairn.Sealer { return ep.Seals },
 		func(s cairn.Sealer) (struct{}, error) { return struct{}{}, s.Seal(ctx, dataset, sealed) })
 	return err
+}
+
+// Digest implements cairn.Digester.
+func (r *redialer) Digest(ctx context.Context, dataset string, id cairn.VersionID, q cairn.DigestQuery) iter.Seq2[cairn.Digest, error] {
+	return redialledSeq(ctx, r, "digest", func(ep *cairn.Endpoint) iter.Seq2[cairn.Digest, error] {
+		if ep.Digests == nil {
+			return nil
+		}
+		return ep.Digests.Digest(ctx, dataset, id, q)
+	})
+}
+
+// Heal implements cairn.Healer.
+func (r *redialer) Heal(ctx context.Context, dataset string, id cairn.VersionID, patches []cairn.Patch, o cairn.HealOptions) ([]cairn.Mending, error) {
+	return redialled(ctx, r, "heal", dataset, func(ep *cairn.Endpoint) cairn.Healer { return ep.Heals },
+		func(h cairn.Healer) ([]cairn.Mending, error) { return h.Heal(ctx, dataset, id, patches, o) })
 }

@@ -83,6 +83,10 @@ func TestAClientReachesOnlyItsOwn(t *testing.T) {
 		_, calls["estimate"] = one.Estimates.Estimate(t.Context(), []cairn.Step{{Dataset: name, To: id}})
 		_, calls["open"] = one.Blocks.OpenVersion(t.Context(), name, id)
 		_, calls["verify"] = one.Verifies.Verify(t.Context(), name, id)
+		_, calls["heal"] = one.Heals.Heal(t.Context(), name, id, nil, cairn.HealOptions{})
+		for _, calls["digest"] = range one.Digests.Digest(t.Context(), name, id, cairn.DigestQuery{Unit: cairn.BlockSize}) {
+			break
+		}
 		for _, calls["changed"] = range one.Changes.Changed(t.Context(), name, id, id) {
 			break
 		}
@@ -181,7 +185,7 @@ func TestRightsBeginEmpty(t *testing.T) {
 		t.Errorf("wrappers of an endpoint that can nothing offer %v", got)
 	}
 	append1 := wrap.AppendOnly(full)
-	if want := []cairn.Ability{"list", "send", "receive", "lease", "estimate", "blocks", "changes", "verify"}; !slices.Equal(append1.Abilities(), want) {
+	if want := []cairn.Ability{"list", "send", "receive", "lease", "estimate", "blocks", "changes", "verify", "digest"}; !slices.Equal(append1.Abilities(), want) {
 		t.Errorf("append-only offers %v, want %v", append1.Abilities(), want)
 	}
 	if !append1.Info.AppendOnly || full.Info.AppendOnly {

@@ -41,6 +41,9 @@ func Select(ep *cairn.Endpoint, filter cairn.Filter, identity string) *cairn.End
 	if ep.Changes != nil {
 		out.Changes = s
 	}
+	if ep.Digests != nil {
+		out.Digests = s
+	}
 	return out
 }
 
@@ -134,4 +137,12 @@ func (s *selected) Changed(ctx context.Context, dataset string, from, to cairn.V
 		return func(yield func(cairn.Extent, error) bool) { yield(cairn.Extent{}, err) }
 	}
 	return s.ep.Changes.Changed(ctx, dataset, from, to)
+}
+
+// Digest implements cairn.Digester.
+func (s *selected) Digest(ctx context.Context, dataset string, id cairn.VersionID, q cairn.DigestQuery) iter.Seq2[cairn.Digest, error] {
+	if err := s.see("hash versions of", dataset); err != nil {
+		return func(yield func(cairn.Digest, error) bool) { yield(cairn.Digest{}, err) }
+	}
+	return s.ep.Digests.Digest(ctx, dataset, id, q)
 }

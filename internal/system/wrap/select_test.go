@@ -79,6 +79,12 @@ func TestSelectHidesWhatIsNotSelected(t *testing.T) {
 				}
 				return nil
 			},
+			"digest": func() (err error) {
+				for _, err = range ep.Digests.Digest(ctx, dataset, id, cairn.DigestQuery{Unit: cairn.BlockSize}) {
+					break
+				}
+				return err
+			},
 		}
 		for name, call := range calls {
 			if err := call(); cairn.KindOf(err) != want {
@@ -95,7 +101,7 @@ func TestSelectTakesRightsAway(t *testing.T) {
 	all, ids := place(t)
 	ep := wrap.Select(all, cairn.All, "db1")
 	for _, a := range ep.Abilities() {
-		if !slices.Contains([]cairn.Ability{"list", "send", "bookmark", "destroy", "lease", "estimate", "blocks", "changes"}, a) {
+		if !slices.Contains([]cairn.Ability{"list", "send", "bookmark", "destroy", "lease", "estimate", "blocks", "changes", "digest"}, a) {
 			t.Errorf("a puller may %s", a)
 		}
 	}

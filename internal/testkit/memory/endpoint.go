@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"cairn"
+	"cairn/internal/mech/digest"
 )
 
 const sector = 512
@@ -22,7 +23,7 @@ func (p *Place) Endpoint() *cairn.Endpoint {
 	return &cairn.Endpoint{
 		Info:   cairn.Info{Place: p.name, Sends: formats, Accepts: formats},
 		Lister: p, Sender: p, Receiver: p, Snapshots: p, Bookmarks: p, Destroys: p, Leases: p, Estimates: p,
-		Blocks: p, Changes: p, Rollbacks: p, Resizes: p, Renames: p, Verifies: p, Seals: p,
+		Blocks: p, Changes: p, Rollbacks: p, Resizes: p, Renames: p, Verifies: p, Seals: p, Digests: p, Heals: p,
 	}
 }
 
@@ -435,4 +436,43 @@ func (v *version) verify(c *cairn.Coverage) {
 			c.Damaged = append(c.Damaged, e)
 		}
 	}
+}
+
+// Digest is cairn.Digester's.
+func (p *Place) Digest(ctx context.Context, ds string, id cairn.VersionID, q cairn.DigestQuery) iter.Seq2[cairn.Digest, error] {
+	return func(yield func(cairn.Digest, error) bool) {
+		err := p.change(ctx, "digest", ds, func(*dataset) error { return nil })
+		var r cairn.BlockReader
+		if err == nil {
+			r, err = p.OpenVersion(ctx, ds, id)
+		}
+		if err != nil {
+			yield(cairn.Digest{}, err)
+			return
+		}
+		defer func() { _ = r.Close() }() // never fails
+		for d, err := range digest.Of(ctx, r, q) {
+			if !yield(d, err) {
+				return
+			}
+		}
+	}
+}
+
+// Heal is cairn.Healer's.
+func (p *Place) Heal(ctx context.Context, ds string, id cairn.VersionID, patches []cairn.Patch, o cairn.HealOptions) ([]cairn.Mending, error) {
+	out := make([]cairn.Mending, len(patches))
+	err := p.change(ctx, "heal", ds, func(d *dataset) error {
+		v, err := d.find("heal", id)
+		if err == nil && v.image == nil {
+			err = &cairn.Error{Op: "heal", Subject: ds + id.Name, Kind: cairn.KindDegraded}
+		}
+		for i, patch := range patches {
+			if err == nil {
+				out[i], err = v.image.heal(patch, o.DryRun)
+			}
+		}
+		return err
+	})
+	return out, err
 }

@@ -119,3 +119,24 @@ func (s blockSet) extents(size int64) []cairn.Extent {
 	}
 	return out
 }
+
+// heal puts a block's content back where it is damaged, if it is what the block's
+// checksum says. Blocks are shared: all that share it are healed.
+func (m *image) heal(p cairn.Patch, dry bool) (cairn.Mending, error) {
+	if p.Offset < 0 || p.Offset%cairn.BlockSize != 0 || p.Offset >= m.size || int64(len(p.Data)) != min(cairn.BlockSize, m.size-p.Offset) {
+		return 0, &cairn.Error{Op: "heal", Kind: cairn.KindInvalid, Hint: "a patch is one block"}
+	}
+	b := m.blocks[p.Offset/cairn.BlockSize]
+	if b == nil || b.sound() {
+		return cairn.MendNotBad, nil
+	}
+	var right block
+	copy(right.data[:], p.Data)
+	if crc32.ChecksumIEEE(right.data[:]) != b.sum {
+		return cairn.MendRefused, nil
+	}
+	if !dry {
+		b.data = right.data
+	}
+	return cairn.MendedBySum, nil
+}

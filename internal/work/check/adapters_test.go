@@ -21,6 +21,8 @@ type (
 	roller    func(ctx context.Context, ds string, to cairn.VersionID, destroyNewer bool) error
 	renamer   func(ctx context.Context, from, to string) error
 	verifier  func(ctx context.Context, ds string, id cairn.VersionID) (cairn.Coverage, error)
+	digester  func(context.Context, string, cairn.VersionID, cairn.DigestQuery) iter.Seq2[cairn.Digest, error]
+	healer    func(context.Context, string, cairn.VersionID, []cairn.Patch, cairn.HealOptions) ([]cairn.Mending, error)
 	sealer    func(ctx context.Context, ds string, sealed bool) error
 )
 
@@ -55,6 +57,12 @@ func (f roller) Rollback(ctx context.Context, ds string, to cairn.VersionID, des
 func (f renamer) Rename(ctx context.Context, from, to string) error { return f(ctx, from, to) }
 func (f verifier) Verify(ctx context.Context, ds string, id cairn.VersionID) (cairn.Coverage, error) {
 	return f(ctx, ds, id)
+}
+func (f digester) Digest(ctx context.Context, ds string, id cairn.VersionID, q cairn.DigestQuery) iter.Seq2[cairn.Digest, error] {
+	return f(ctx, ds, id, q)
+}
+func (f healer) Heal(ctx context.Context, ds string, id cairn.VersionID, patches []cairn.Patch, o cairn.HealOptions) ([]cairn.Mending, error) {
+	return f(ctx, ds, id, patches, o)
 }
 func (f sealer) Seal(ctx context.Context, ds string, sealed bool) error { return f(ctx, ds, sealed) }
 

@@ -545,6 +545,28 @@ var faults = []fault{
 			return s, err
 		})
 	}},
+	{"digest", "is not that of its content", func(ep *cairn.Endpoint, was cairn.Endpoint, _ *memory.Place) {
+		ep.Digests = digester(func(ctx context.Context, ds string, id cairn.VersionID, q cairn.DigestQuery) iter.Seq2[cairn.Digest, error] {
+			q.Nonce = [16]byte{}
+			return was.Digests.Digest(ctx, ds, id, q)
+		})
+	}},
+	{"heal", "wrong content for a damaged block", func(ep *cairn.Endpoint, was cairn.Endpoint, _ *memory.Place) {
+		ep.Heals = healer(func(ctx context.Context, ds string, id cairn.VersionID, patches []cairn.Patch, o cairn.HealOptions) ([]cairn.Mending, error) {
+			got, err := was.Heals.Heal(ctx, ds, id, patches, o)
+			for i := range got {
+				if got[i] == cairn.MendRefused {
+					got[i] = cairn.MendedByGUID
+				}
+			}
+			return got, err
+		})
+	}},
+	{"heal", "before healing", func(ep *cairn.Endpoint, was cairn.Endpoint, _ *memory.Place) {
+		ep.Heals = healer(func(ctx context.Context, ds string, id cairn.VersionID, patches []cairn.Patch, _ cairn.HealOptions) ([]cairn.Mending, error) {
+			return was.Heals.Heal(ctx, ds, id, patches, cairn.HealOptions{})
+		})
+	}},
 	{"estimate", "the increment is estimated at", func(ep *cairn.Endpoint, was cairn.Endpoint, _ *memory.Place) {
 		ep.Estimates = estimator(func(ctx context.Context, steps []cairn.Step) ([]int64, error) {
 			sizes, err := was.Estimates.Estimate(ctx, steps)

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"cairn"
+	"cairn/internal/mech/digest"
 )
 
 var volumeRules = []Rule{
@@ -19,6 +20,8 @@ var volumeRules = []Rule{
 	{Name: "seal", Says: "a sealed head takes no writes, an unsealed one does", Needs: []cairn.Ability{"list", "seal"}, Write: true, run: seal},
 	{Name: "verify", Says: "verify claims no more than there is and finds sound data sound", Needs: []cairn.Ability{"list", "verify"}, run: verify},
 	{Name: "damage", Says: "a changed byte in storage is found by verify, fails reads with KindDamaged or KindCorrupt, and ends streams without EOF", Needs: []cairn.Ability{"list", "verify", "blocks", "send"}, Damage: true, run: damage},
+	{Name: "digest", Says: "digests cover the snapshot in ascending pieces, are those of its content under the nonce, and tell zeroes", Needs: []cairn.Ability{"list", "digest"}, run: digests},
+	{Name: "heal", Says: "a damaged block is healed by the content that it had and by no other; a good one is left", Needs: []cairn.Ability{"list", "heal", "digest", "blocks"}, Damage: true, run: heal},
 	{Name: "estimate", Says: "estimates come one per step, in order, and tell full from incremental", Needs: []cairn.Ability{"list", "estimate"}, run: estimate},
 }
 
@@ -228,6 +231,65 @@ func verify(l *lab) {
 	if all.Checked+all.Unchecked <= 0 || all.Checked > 4*size {
 		l.fail("three versions and a head of %d bytes: %+v", size, all)
 	}
+}
+
+func digests(l *lab) {
+	ds, points := l.dataset("d", 2)
+	p := points[0]
+	q := cairn.DigestQuery{Nonce: [16]byte{1, 2, 3}, Unit: cairn.BlockSize}
+	at := int64(0)
+	for d, err := range l.Digests.Digest(l.ctx, ds, p.VersionID, q) {
+		l.ok("digest", err)
+		if d.Offset != at || d.Length != min(q.Unit, int64(len(p.content))-at) || d.Bad {
+			l.fail("piece %+v where %d was expected", d, at)
+		}
+		block := p.content[at : at+d.Length]
+		if empty := bytes.Count(block, []byte{0}) == len(block); d.Zero != empty || !empty && d.Sum != digest.Sum(q.Nonce, at, block) {
+			l.fail("the digest at %d is not that of its content", at)
+		}
+		at += d.Length
+	}
+	if at != int64(len(p.content)) {
+		l.fail("the digests end at %d of %d", at, len(p.content))
+	}
+	q.Unit = 1
+	for _, err := range l.Digests.Digest(l.ctx, ds, p.VersionID, q) {
+		l.want("digest of pieces of one byte", err, cairn.KindInvalid)
+		return
+	}
+	l.fail("digest of pieces of one byte: nothing")
+}
+
+func heal(l *lab) {
+	ds, points := l.dataset("d", 3)
+	const off = cairn.BlockSize // changed in @b: the old block is stored for @a alone
+	l.ok("damage", l.fixture.Damage(l.ctx, ds, points[0].VersionID, off))
+	right := points[0].content[off : off+cairn.BlockSize]
+	wrong := bytes.Repeat([]byte{0x5a}, cairn.BlockSize)
+	offer := func(p []byte, dry bool, at int64) cairn.Mending {
+		got, err := l.Heals.Heal(l.ctx, ds, points[0].VersionID, []cairn.Patch{{Offset: at, Data: p}}, cairn.HealOptions{DryRun: dry})
+		l.ok("heal", err)
+		return got[0]
+	}
+	if m := offer(wrong, false, 0); m != cairn.MendNotBad && m != cairn.MendDoubtful {
+		l.fail("wrong content for a good block: outcome %d", m)
+	}
+	if m := offer(wrong, false, off); m != cairn.MendRefused {
+		l.fail("wrong content for a damaged block: outcome %d", m)
+	}
+	if m := offer(right, true, off); m != cairn.MendedBySum && m != cairn.MendedByGUID {
+		l.fail("a dry run with the right content: outcome %d", m)
+	}
+	for d, err := range l.Digests.Digest(l.ctx, ds, points[0].VersionID, cairn.DigestQuery{Unit: cairn.BlockSize}) {
+		l.ok("digest", err)
+		if d.Bad != (d.Offset == off) {
+			l.fail("before healing the digest at %d is bad: %v", d.Offset, d.Bad)
+		}
+	}
+	if m := offer(right, false, off); m != cairn.MendedBySum && m != cairn.MendedByGUID {
+		l.fail("the right content: outcome %d", m)
+	}
+	l.wantContent(ds, points...)
 }
 
 func damage(l *lab) {
