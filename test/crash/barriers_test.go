@@ -115,11 +115,19 @@ var notNeeded = map[string]string{
 	"persist.go seal 1":         "an index that is not there is the same as a torn one",
 }
 
+// provedElsewhere are the barriers that no workload here comes to, each with the
+// test that leaves it out and notices.
+var provedElsewhere = map[string]string{
+	"damage.go fillSegment 1": "internal/system/volume.TestBarriersOfHealingAreNeeded",
+	"damage.go fillSegment 2": "internal/system/volume.TestBarriersOfHealingAreNeeded",
+	"heal.go commit 1":        "internal/system/volume.TestHealWritesUnreadableBlocksOfTheHead",
+}
+
 // Each barrier of the engine is needed: without it a cut comes out wrong, within a
 // few workloads. The log says by which.
 func TestEachBarrierIsNeeded(t *testing.T) {
 	for _, b := range barriers(t) {
-		if outsideStore[b.name] != "" || notNeeded[b.name] != "" {
+		if outsideStore[b.name]+notNeeded[b.name]+provedElsewhere[b.name] != "" {
 			continue
 		}
 		t.Run(b.name, func(t *testing.T) {

@@ -254,7 +254,7 @@ func (v *Volume) writeSegment(interval, heals uint64, recs []segment.Record) (*s
 
 func (v *Volume) fillSegment(s *segment.Segment, interval uint64, recs []segment.Record) error {
 	batch, err := s.Append(interval, 0, recs)
-	if err == nil {
+	if err == nil && !v.o.Faults.has(FaultSkipSegmentSync) {
 		err = s.Sync()
 	}
 	if err != nil {

@@ -151,6 +151,11 @@ func (x *rich) rot(t *testing.T, disk *fakedisk.Disk, r rotting) bool {
 	if off >= size {
 		return false
 	}
+	defer func() { // rot is durable
+		if err := f.Sync(); err != nil {
+			t.Fatal(err)
+		}
+	}()
 	if r.how == "cut" {
 		return f.Truncate(off) == nil
 	}

@@ -96,7 +96,7 @@ func checkSegment(t *testing.T, s *segment.Segment) {
 	if err := s.Seal(idx); err != nil {
 		t.Fatal(err)
 	}
-	again, err := segment.OpenSealed(fileOf(t, nil), idx, id, s.Length(), s.Epoch())
+	again, _, err := segment.OpenSealed(fileOf(t, nil), idx, id, s.Length(), s.Epoch())
 	if err != nil {
 		t.Fatal(err)
 	}

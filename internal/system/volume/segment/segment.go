@@ -247,6 +247,7 @@ func OpenSealed(f, idx blockio.File, id Identity, length int64, epoch uint64) (s
 type nothing struct{ blockio.File }
 
 func (nothing) ReadAt([]byte, int64) (int, error) { return 0, fs.ErrNotExist }
+func (nothing) Size() (int64, error)              { return 0, nil }
 func (nothing) Close() error                      { return nil }
 
 // Matches tells whether p, one block, is what the segment was given for the block;
