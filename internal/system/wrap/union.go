@@ -75,6 +75,12 @@ func Union(sides ...Side) *cairn.Endpoint {
 	if offers(func(e *cairn.Endpoint) bool { return e.Seals != nil }) {
 		out.Seals = u
 	}
+	if offers(func(e *cairn.Endpoint) bool { return e.Digests != nil }) {
+		out.Digests = u
+	}
+	if offers(func(e *cairn.Endpoint) bool { return e.Heals != nil }) {
+		out.Heals = u
+	}
 	return out
 }
 
@@ -475,22 +481,4 @@ func (u *union) Rename(ctx context.Context, from, to string) error {
 	u.home[to] = u.home[from]
 	delete(u.home, from)
 	return nil
-}
-
-// Verify implements cairn.Verifier.
-func (u *union) Verify(ctx context.Context, dataset string, id cairn.VersionID) (cairn.Coverage, error) {
-	v, err := can(ctx, u, "verify", dataset, func(e *cairn.Endpoint) cairn.Verifier { return e.Verifies })
-	if err != nil {
-		return cairn.Coverage{}, err
-	}
-	return v.Verify(ctx, dataset, id)
-}
-
-// Seal implements cairn.Sealer.
-func (u *union) Seal(ctx context.Context, dataset string, sealed bool) error {
-	s, err := can(ctx, u, "seal", dataset, func(e *cairn.Endpoint) cairn.Sealer { return e.Seals })
-	if err != nil {
-		return err
-	}
-	return s.Seal(ctx, dataset, sealed)
 }

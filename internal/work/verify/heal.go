@@ -144,7 +144,7 @@ func (m *mender) read(ctx context.Context, side int, p []byte, off int64) error 
 	if m.content[side] == nil {
 		s := m.side(side)
 		if s.Endpoint.Blocks == nil {
-			return s.Endpoint.Lacks("blocks", s.String())
+			return s.Endpoint.Lacks("blocks", s.Dataset+s.Version.Name)
 		}
 		r, err := s.Endpoint.Blocks.OpenVersion(ctx, s.Dataset, s.Version.VersionID)
 		if err != nil {

@@ -115,7 +115,7 @@ func (c *comparison) may() error {
 	}
 	for _, s := range []Side{c.a, c.b} {
 		if s.Endpoint.Digests == nil {
-			return s.Endpoint.Lacks("digest", s.String())
+			return s.Endpoint.Lacks("digest", s.Dataset+s.Version.Name)
 		}
 	}
 	return nil
