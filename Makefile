@@ -5,7 +5,7 @@ env = . ./tools/env.sh
 go  = $(env) && nice -n 5 go
 pkgs = ./...
 
-.PHONY: help build quickstart test race lint vet-all tidy crash rot kill interop fuzz check-rules bench-plan bench-volume bench-tape tape-tears tape-errors tape-cuts posix bench-incremental bench-block vm-prepare test-vm kill-nbd resume clean
+.PHONY: help build quickstart test race lint vet-all tidy crash rot kill interop fuzz check-rules bench-plan bench-volume bench-tape tape-tears tape-errors tape-cuts tape-syncs posix bench-incremental bench-block vm-prepare test-vm kill-nbd resume clean
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
@@ -72,16 +72,22 @@ bench-volume: ## pause of a capture under load, a 1 TiB volume, cost of writes a
 check-rules: ## every rule of the conformance suite against every planted fault
 	@$(env) && CAIRN_SCALE=full go test -count=1 ./internal/work/check && echo "check-rules: each fault is caught by its rule"
 
-bench-tape: ## LTFS index of a million files, reading in tape order, opening 22,000 blocks: CPU seconds, bytes per file
+bench-tape: ## LTFS index of a million files, reading in tape order, opening 22,000 blocks, using a mount: CPU seconds, bytes, records
 	@$(env) && go test -run '^$$' -bench Index -benchtime 3x -v ./ltfs -files 1000000 && \
 	  go test -count=1 -run TestExtractReadsInTapeOrder -v ./internal/system/tape -smallfiles 20000 && \
-	  go test -run '^$$' -bench 'Open$$' -benchtime 10x ./internal/system/tape -blocks 22000 && echo "bench-tape: done"
+	  go test -run '^$$' -bench 'Open$$' -benchtime 10x ./internal/system/tape -blocks 22000 && \
+	  go test -count=1 -run TestNobodyWaitsForAnIndex -v ./internal/system/tape && \
+	  CGO_ENABLED=0 go build -trimpath -o .work/bin/cairn ./cmd/cairn && go run ./test/bench/tape -cairn .work/bin/cairn -dir .work/bench-tape && echo "bench-tape: done"
 
 tape-tears: ## 6,000 torn and 6,000 damaged tapes: every committed generation is listed and read, recovery brings order
 	@$(env) && go test -count=1 -timeout 60m -run "TornTapes|ForeignDamage" -v ./internal/system/tape -tears 6000 -damages 6000 && echo "tape-tears: no violation"
 
 tape-errors: ## a SCSI drive goes wrong at every command, in nine ways: what was committed stays, what succeeded is on tape
 	@$(env) && CAIRN_SCALE=full go test -count=1 -timeout 30m -run DriveErrors -v ./internal/system/tape && echo "tape-errors: no violation"
+
+tape-syncs: ## 10,000 fsyncs and 20,000 closes on a tape of a million files: within the budget, nothing lied at a cut (8 GB of memory)
+	@$(env) && GOMEMLIMIT=8GiB go test -count=1 -timeout 120m -run 'ManySyncs.*/fsync' -v ./internal/system/tape -volumefiles 1000000 -volumesyncs 10000 && \
+	  GOMEMLIMIT=8GiB go test -count=1 -timeout 120m -run 'ManySyncs.*/close' -v ./internal/system/tape -volumefiles 1000000 -volumesyncs 20000 && echo "tape-syncs: within the budget"
 
 tape-cuts: ## 5,000 power cuts of a mounted tape: what fsync, close, sync and unmount promised is there
 	@$(env) && go test -count=1 -timeout 60m -run PowerCuts ./internal/system/tape -cuts 5000 && echo "tape-cuts: no violation"

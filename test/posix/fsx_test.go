@@ -55,8 +55,8 @@ func TestRandomOperations(t *testing.T) {
 	t.Logf("%d operations", x.done)
 }
 
-// round ends with a comparison of everything after mounting anew; a tape that has
-// grown large is replaced by a new one.
+// round ends with a comparison of everything after mounting anew; a tape that is
+// half full is replaced by a new one.
 func (x *exerciser) round() {
 	for range fsxRound {
 		x.step()
@@ -67,8 +67,9 @@ func (x *exerciser) round() {
 	for i := range fsxFiles {
 		x.compare(fmt.Sprint("f", i))
 	}
-	const large = 20000
-	if x.done%large < fsxRound {
+	var room syscall.Statfs_t
+	x.ok(syscall.Statfs(x.m.Dir, &room))
+	if room.Bavail < room.Blocks/2 {
 		x.m.Unmount()
 		x.model = map[string][]byte{}
 		x.m = tapemount.Mount(x.T, tapemount.NewTape(x.T), tapemount.Options{Sync: "time@1s", Buffer: 1 << 20})

@@ -1,6 +1,8 @@
 package tape
 
 import (
+	"context"
+	"errors"
 	"slices"
 	"syscall"
 	"time"
@@ -363,8 +365,9 @@ func (f *FS) attemptFailed(err error, served []*ask) {
 	defer f.mu.Unlock()
 	f.sync.Failures++
 	f.sync.LastFailure, f.sync.Err = time.Now(), err
-	if resync != nil && f.broken == nil && cairn.KindOf(resync) == cairn.KindDamaged {
-		f.broken = resync
+	if kind := cairn.KindOf(resync); f.broken == nil && (kind == cairn.KindDamaged || kind == cairn.KindConflict) {
+		f.broken, err = resync, resync
+		f.sync.Err = resync
 	}
 	if f.sync.Failures == 1 || f.broken != nil {
 		f.log.Warn("the tape could not be written", "tape", f.t.subject, "error", err, "files", f.risk.Files)
@@ -394,6 +397,9 @@ func (f *FS) atEnd() error {
 // tape, and nothing may be written any more.
 func (f *FS) findEnd() error {
 	t := f.t
+	if err := t.sameVolume(f.ctx); err != nil {
+		return err
+	}
 	end, err := t.mover.seekEnd(f.ctx, t.number[t.label.DataPart])
 	if err != nil {
 		return err
@@ -405,6 +411,28 @@ func (f *FS) findEnd() error {
 	data.extra += end.Block - data.end
 	data.end = end.Block
 	return nil
+}
+
+// sameVolume makes sure, after a failure, that the drive still holds the tape that
+// was mounted: another one must not be written to.
+func (t *Tape) sameVolume(ctx context.Context) error {
+	if t.unnamed { // there is no label to compare
+		return nil
+	}
+	return t.mover.do("read the label of", func() error {
+		t.mover.known = false
+		_, label, err := t.readLabel(ctx, t.number[t.label.DataPart])
+		var format *ltfs.FormatError
+		switch {
+		case errors.As(err, &format):
+			return t.fail("write to tape", cairn.KindConflict, "load the tape that was mounted", "the drive holds another medium: %v", err)
+		case err != nil:
+			return err
+		case label.VolumeUUID != t.label.VolumeUUID:
+			return t.fail("write to tape", cairn.KindConflict, "load the tape that was mounted", "the drive holds volume %s, mounted is %s", label.VolumeUUID, t.label.VolumeUUID)
+		}
+		return nil
+	})
 }
 
 // moved wakes who waits for room in memory. The caller holds mu.

@@ -111,6 +111,13 @@ func (t *Tape) Cut(n int, torn bool, lostEnds ...int) *Tape {
 	return c
 }
 
+// Swap puts the medium of another drive in, without a word to who uses this one.
+func (t *Tape) Swap(other *Tape) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.medium = other.medium
+}
+
 // Spoil replaces a record or filemark, as a foreign writer would; nil is a
 // filemark.
 func (t *Tape) Spoil(at drive.Position, record []byte) {
