@@ -166,8 +166,9 @@ func lookAt(ctx context.Context, line *tapeDrive, mounts []tapeMount) {
 
 // judge is what an error says of the state.
 func (line *tapeDrive) judge(err error) {
+	_, gone := os.Stat(line.Drive)
 	switch kind := cairn.KindOf(err); {
-	case err == nil:
+	case err == nil, gone != nil:
 	case kind == cairn.KindBusy:
 		line.State = "busy"
 	case kind == cairn.KindNotFound && line.State != "mounted":

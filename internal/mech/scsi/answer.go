@@ -62,19 +62,11 @@ func ParsePosition(form byte, b []byte) (Place, bool) {
 		return Place{Partition: int(binary.BigEndian.Uint32(b[4:])), Block: binary.BigEndian.Uint64(b[8:]), Known: b[0]&0x0c == 0,
 			Beginning: b[0]&0x80 != 0, EarlyWarning: b[0]&0x40 != 0, Programmable: b[0]&0x01 != 0}, true
 	}
-	need := 20
-	if form == PositionExtended {
-		need = 32
-	}
-	if len(b) < need {
+	if len(b) < 20 {
 		return Place{}, false
 	}
-	p := Place{Partition: int(b[1]), Block: uint64(binary.BigEndian.Uint32(b[4:])), Known: b[0]&0x04 == 0,
-		Beginning: b[0]&0x80 != 0, EarlyWarning: b[0]&0x40 != 0, Programmable: b[0]&0x01 != 0}
-	if form == PositionExtended {
-		p.Block = binary.BigEndian.Uint64(b[8:])
-	}
-	return p, true
+	return Place{Partition: int(b[1]), Block: uint64(binary.BigEndian.Uint32(b[4:])), Known: b[0]&0x04 == 0,
+		Beginning: b[0]&0x80 != 0, EarlyWarning: b[0]&0x40 != 0, Programmable: b[0]&0x01 != 0}, true
 }
 
 // Mode is an answer to MODE SENSE(10).

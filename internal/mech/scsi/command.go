@@ -9,7 +9,6 @@ import (
 // The operation codes of the commands that are built here (SPC-4, SSC-4).
 const (
 	OpTestUnitReady     = 0x00
-	OpRewind            = 0x01
 	OpRequestSense      = 0x03
 	OpFormatMedium      = 0x04
 	OpReadBlockLimits   = 0x05
@@ -52,7 +51,7 @@ type command struct {
 const DefaultLimit = time.Minute
 
 var commands = map[byte]command{
-	OpTestUnitReady: {"TEST UNIT READY", 0}, OpRewind: {"REWIND", 2940 * time.Second}, OpRequestSense: {"REQUEST SENSE", 0},
+	OpTestUnitReady: {"TEST UNIT READY", 0}, OpRequestSense: {"REQUEST SENSE", 0},
 	OpFormatMedium: {"FORMAT MEDIUM", 3000 * time.Second}, OpReadBlockLimits: {"READ BLOCK LIMITS", 0},
 	OpRead6: {"READ(6)", 2340 * time.Second}, OpWrite6: {"WRITE(6)", 1500 * time.Second}, OpSetCapacity: {"SET CAPACITY", 2940 * time.Second},
 	OpWriteFilemarks6: {"WRITE FILEMARKS(6)", 1620 * time.Second}, OpSpace6: {"SPACE(6)", 2940 * time.Second}, OpInquiry: {"INQUIRY", 0},
@@ -91,9 +90,6 @@ func bit(on bool, mask byte) byte {
 
 // TestUnitReady asks whether a medium is loaded and ready.
 func TestUnitReady() []byte { return make([]byte, 6) }
-
-// Rewind moves to the beginning of partition 0 and returns when it is there.
-func Rewind() []byte { return []byte{OpRewind, 0, 0, 0, 0, 0} }
 
 // RequestSense asks for n bytes of sense data.
 func RequestSense(n byte) []byte { return []byte{OpRequestSense, 0, 0, 0, n, 0} }
@@ -142,9 +138,6 @@ func SpaceFilemarks6(n int) []byte {
 	return c
 }
 
-// SpaceEnd6 moves to the end of data of the current partition, in the short form.
-func SpaceEnd6() []byte { return []byte{OpSpace6, 3, 0, 0, 0, 0} }
-
 // SpaceFilemarks16 moves over filemarks, backward when n is negative.
 func SpaceFilemarks16(n int) []byte {
 	c := make([]byte, 16)
@@ -170,8 +163,8 @@ func Release() []byte { return []byte{OpRelease6, 0, 0, 0, 0, 0} }
 // what marks the end.
 func Erase(long bool) []byte { return []byte{OpErase6, bit(long, 1), 0, 0, 0, 0} }
 
-// LoadUnload loads the medium, or unloads it.
-func LoadUnload(load bool) []byte { return []byte{OpLoadUnload, 0, 0, 0, bit(load, 1), 0} }
+// Load loads the medium.
+func Load() []byte { return []byte{OpLoadUnload, 0, 0, 0, 1, 0} }
 
 // PreventRemoval locks the medium in the drive, or unlocks it.
 func PreventRemoval(prevent bool) []byte {
@@ -193,20 +186,15 @@ func Locate16(partition byte, block uint64) []byte {
 	return c
 }
 
-// The forms of READ POSITION and the bytes that each returns.
+// The forms of READ POSITION: of 20 and of 32 bytes.
 const (
-	PositionShort    = 0
-	PositionLong     = 6
-	PositionExtended = 8
+	PositionShort = 0
+	PositionLong  = 6
 )
 
 // ReadPosition asks where the medium stands; form is one of the constants above.
 func ReadPosition(form byte) []byte {
-	c := []byte{OpReadPosition, form, 0, 0, 0, 0, 0, 0, 0, 0}
-	if form == PositionExtended {
-		c[8] = 32
-	}
-	return c
+	return []byte{OpReadPosition, form, 0, 0, 0, 0, 0, 0, 0, 0}
 }
 
 // ReportDensity asks which densities the drive knows, or that of the medium.

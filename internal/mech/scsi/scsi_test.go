@@ -16,17 +16,17 @@ import (
 
 // built are the commands of testdata/commands.txt as the package builds them.
 var built = map[string][]byte{
-	"test unit ready": scsi.TestUnitReady(), "rewind": scsi.Rewind(), "request sense, 96": scsi.RequestSense(96),
+	"test unit ready": scsi.TestUnitReady(), "request sense, 96": scsi.RequestSense(96),
 	"format medium, one partition": scsi.FormatMedium(0), "format medium, partition page": scsi.FormatMedium(1), "format medium, destructive": scsi.FormatMedium(2),
 	"read block limits": scsi.ReadBlockLimits(), "read 524288, variable, sense for length": scsi.Read(524288), "write 175712, variable": scsi.Write(175712),
 	"set capacity, whole": scsi.SetCapacity(0xffff), "write 1 filemark": scsi.WriteFilemarks(1, false), "write 1 filemark, immediate": scsi.WriteFilemarks(1, true),
 	"flush": scsi.WriteFilemarks(0, false), "space 2 filemarks": scsi.SpaceFilemarks6(2), "space -1 filemark": scsi.SpaceFilemarks6(-1),
-	"space to end of data": scsi.SpaceEnd6(), "inquiry, 96": scsi.Inquiry(0, 96), "inquiry, serial number": scsi.Inquiry(0x80, 252),
-	"reserve": scsi.Reserve(), "release": scsi.Release(), "erase, long": scsi.Erase(true), "load": scsi.LoadUnload(true), "unload": scsi.LoadUnload(false),
+	"inquiry, 96": scsi.Inquiry(0, 96), "inquiry, serial number": scsi.Inquiry(0x80, 252),
+	"reserve": scsi.Reserve(), "release": scsi.Release(), "erase, long": scsi.Erase(true), "load": scsi.Load(),
 	"prevent removal": scsi.PreventRemoval(true), "allow removal": scsi.PreventRemoval(false), "locate(10) partition 1 block 22": scsi.Locate10(1, 22),
 	"read position, short": scsi.ReadPosition(scsi.PositionShort), "read position, long": scsi.ReadPosition(scsi.PositionLong),
-	"read position, extended": scsi.ReadPosition(scsi.PositionExtended), "report density of the medium, 512": scsi.ReportDensity(true, 512),
-	"log sense, tape capacity": scsi.LogSense(0x31, 8192), "log sense, tape alert": scsi.LogSense(0x2e, 8192), "log sense, volume statistics": scsi.LogSense(0x17, 8192),
+	"report density of the medium, 512": scsi.ReportDensity(true, 512),
+	"log sense, tape capacity":          scsi.LogSense(0x31, 8192), "log sense, tape alert": scsi.LogSense(0x2e, 8192), "log sense, volume statistics": scsi.LogSense(0x17, 8192),
 	"mode select, 28 bytes": scsi.ModeSelect(28), "mode sense, medium partition": scsi.ModeSense(0x11, 0, 252),
 	"mode sense, device configuration ext.": scsi.ModeSense(0x10, 1, 252), "persistent in, reservation": scsi.PersistentIn(256),
 	"persistent out, register and ignore": scsi.PersistentOut(scsi.PersistentRegister), "persistent out, reserve exclusive": scsi.PersistentOut(scsi.PersistentReserve),
@@ -124,7 +124,7 @@ func FuzzAnswers(f *testing.F) {
 		scsi.ParseDensity(b)
 		scsi.ParseTimeouts(b)
 		scsi.ParsePartitions(b)
-		for _, form := range []byte{scsi.PositionShort, scsi.PositionLong, scsi.PositionExtended} {
+		for _, form := range []byte{scsi.PositionShort, scsi.PositionLong} {
 			scsi.ParsePosition(form, b)
 		}
 		if len(b) > 0 {
@@ -153,10 +153,6 @@ func TestAnswers(t *testing.T) {
 	}
 	if p, ok := scsi.ParsePosition(scsi.PositionShort, unhex(t, "04 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00")); !ok || p.Known {
 		t.Errorf("unknown position: %+v", p)
-	}
-	if p, ok := scsi.ParsePosition(scsi.PositionExtended, unhex(t, "00 01 00 1C 00 00 00 00 00 00 00 00 00 00 00 09 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00")); !ok ||
-		p != (scsi.Place{Partition: 1, Block: 9, Known: true}) {
-		t.Errorf("extended position: %+v", p)
 	}
 	if n := scsi.ParseBlockLimits(unhex(t, "04 10 00 00 02 00")); n != 1<<20 {
 		t.Errorf("block limit %d", n)

@@ -174,10 +174,15 @@ func (w *Watched) carry(ctx context.Context, c Command, one call) (Result, error
 	}
 }
 
-// Close waits for the end of the command that runs, at most as long as it may, and
-// closes the device. One that never ends keeps the device open.
+// closePatience is how long closing waits for a command that was left behind.
+const closePatience = time.Minute
+
+// Close closes the device, after the end of the command that runs. One that does
+// not end within a minute keeps the device open until the process ends.
 func (w *Watched) Close() error {
-	if err := w.take(context.Background()); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
+	defer cancel()
+	if err := w.take(ctx); err != nil {
 		return err
 	}
 	if err := w.device.Close(); err != nil {

@@ -91,6 +91,15 @@ func TestCanceledCommand(t *testing.T) {
 		if !bytes.Equal(buf, make([]byte, 100)) || second[0] != 7 {
 			t.Error("the first buffer was written to, or the second was not")
 		}
+		left, stop := context.WithTimeout(t.Context(), time.Second)
+		defer stop()
+		slow := scsi.Watch(&device{delays: []time.Duration{10 * time.Minute}}, "d")
+		_, _ = slow.Do(left, scsi.Command{CDB: scsi.Read(100), In: buf})
+		began = time.Now()
+		if err := slow.Close(); cairn.KindOf(err) != cairn.KindCanceled || time.Since(began) != time.Minute || !strings.Contains(err.Error(), "READ(6)") {
+			t.Errorf("closing with a command under way: %v after %v", err, time.Since(began))
+		}
+		time.Sleep(10 * time.Minute) // until it has ended
 		if _, err := w.Do(t.Context(), scsi.Command{CDB: scsi.Write(4097), Out: make([]byte, 4097)}); cairn.KindOf(err) != cairn.KindInvalid {
 			t.Errorf("too long: %v", err)
 		}

@@ -205,9 +205,15 @@ func (d *SCSI) Partitions() int { return d.partitions }
 // MaxBlock is the longest record that drive and adapter carry.
 func (d *SCSI) MaxBlock() int { return d.maxBlock }
 
-// Close flushes, unlocks the medium, releases the drive and closes the transport.
+// closePatience bounds what closing asks of the drive; its buffer is empty within
+// seconds.
+const closePatience = 3 * time.Minute
+
+// Close flushes, unlocks the medium, releases the drive and closes the transport,
+// within minutes also when the drive does not answer.
 func (d *SCSI) Close() error {
-	ctx := context.Background()
+	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
+	defer cancel()
 	var errs []error
 	if d.wrote && d.fence == nil {
 		errs = append(errs, d.WriteFilemarks(ctx, 0, false))

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"cairn"
 	"cairn/internal/mech/scsi"
@@ -622,6 +623,67 @@ func TestProtectedMedium(t *testing.T) {
 	if got := read(t, d); !slices.Equal(got, []string{"a"}) {
 		t.Errorf("read %v", got)
 	}
+}
+
+// watch keeps the limits under which commands are carried.
+type watch struct {
+	*scsitape.Drive
+	limits map[byte]time.Duration
+}
+
+func (w *watch) Carry(c scsi.Command) (scsi.Result, error) {
+	w.limits[c.CDB[0]] = c.Limit
+	return w.Drive.Carry(c)
+}
+
+// Commands are given longer than the drive says it needs, and never less than
+// drives that are known.
+func TestLimitsAreLongerThanTheDrives(t *testing.T) {
+	target := &watch{scsitape.New(), map[byte]time.Duration{}}
+	target.Timeouts = map[byte]uint32{0x0a: 20000, 0x08: 5}
+	d, err := drive.OpenSCSI(t.Context(), scsi.Watch(target, "d"), "d", drive.SCSIOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, d, "a", "F")
+	if err := d.Locate(t.Context(), drive.Position{}); err != nil {
+		t.Fatal(err)
+	}
+	read(t, d)
+	for op, least := range map[byte]time.Duration{0x0a: 20000 * time.Second, 0x08: 2340*time.Second - 1, 0x10: 1620*time.Second - 1, 0x92: 2940*time.Second - 1} {
+		if target.limits[op] <= least {
+			t.Errorf("command %02X is given %v, the drive needs %v", op, target.limits[op], least)
+		}
+	}
+}
+
+// A drive that stops answering ends the command in bounded time, and the closing,
+// too; the error says which command, and since when.
+func TestDriveThatStopsAnswering(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		target, d := formatted(t)
+		write(t, d, "a")
+		stop := make(chan struct{})
+		target.Inject = func(cdb []byte) *scsitape.Answer {
+			if cdb[0] == 0x10 {
+				<-stop
+			}
+			return nil
+		}
+		began := time.Now()
+		err := d.WriteFilemarks(t.Context(), 1, false)
+		if !errors.Is(err, cairn.KindStuck) || !strings.Contains(err.Error(), "WRITE FILEMARKS(6) has not ended since "+began.Format(time.DateTime)) {
+			t.Errorf("%v", err)
+		}
+		if _, err := d.Write(t.Context(), []byte("x")); !errors.Is(err, cairn.KindStuck) {
+			t.Errorf("the next: %v", err)
+		}
+		closing := time.Now()
+		if err := d.Close(); err == nil || time.Since(closing) > 10*time.Minute {
+			t.Errorf("closing: %v after %v", err, time.Since(closing))
+		}
+		close(stop)
+	})
 }
 
 // What only the drive knows: room, alerts, kind of medium, its own limits.

@@ -97,7 +97,7 @@ func (d *SCSI) ready(ctx context.Context) error {
 			}
 		case code == senseNeedsLoading && !d.opt.Look && !loaded:
 			loaded = true
-			if _, err := d.exchange(ctx, "load medium", scsi.Command{CDB: scsi.LoadUnload(true)}); err != nil {
+			if _, err := d.exchange(ctx, "load medium", scsi.Command{CDB: scsi.Load()}); err != nil {
 				return err
 			}
 		default:
