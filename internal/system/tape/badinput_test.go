@@ -1,6 +1,7 @@
 package tape_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -85,12 +86,12 @@ func uuidOf(label []byte) string {
 // partitions.
 func rewrite(d *faketape.Tape, text string) {
 	for part := range 2 {
-		if err := d.Locate(nil, drive.Position{Partition: part, Block: 5}); err != nil { //nolint:staticcheck // the double takes no context
+		if err := d.Locate(context.Background(), drive.Position{Partition: part, Block: 5}); err != nil {
 			panic(err)
 		}
 		for rest := text; rest != ""; {
 			n := min(len(rest), 4096)
-			if _, err := d.Write(nil, []byte(rest[:n])); err != nil { //nolint:staticcheck // the double takes no context
+			if _, err := d.Write(context.Background(), []byte(rest[:n])); err != nil {
 				panic(err)
 			}
 			rest = rest[n:]
