@@ -39,6 +39,15 @@ type piece struct {
 	extent ltfs.Extent
 }
 
+// inTapeOrder sorts pieces by where they stand, so that one pass over each partition
+// reads them all.
+func inTapeOrder(pieces []piece) {
+	slices.SortFunc(pieces, func(a, b piece) int {
+		return cmp.Or(cmp.Compare(a.extent.Partition, b.extent.Partition), cmp.Compare(a.extent.StartBlock, b.extent.StartBlock),
+			cmp.Compare(a.extent.ByteOffset, b.extent.ByteOffset))
+	})
+}
+
 // Extract copies files from the tape into a folder, reading the tape in one pass
 // per partition, whatever order the files have in the index. Nothing is written
 // outside the folder, whatever the index says. Times and the read-only flag are
@@ -155,10 +164,7 @@ func (x *extractor) prepare() error {
 	if !matched && len(x.o.Paths) > 0 {
 		return x.t.fail("extract from tape", cairn.KindNotFound, "cairn tape ls shows what there is", "none of the paths is in generation %d", x.o.Index.Generation)
 	}
-	slices.SortFunc(x.pieces, func(a, b piece) int {
-		return cmp.Or(cmp.Compare(a.extent.Partition, b.extent.Partition), cmp.Compare(a.extent.StartBlock, b.extent.StartBlock),
-			cmp.Compare(a.extent.ByteOffset, b.extent.ByteOffset))
-	})
+	inTapeOrder(x.pieces)
 	return nil
 }
 

@@ -56,6 +56,16 @@ func TestExtractReadsInTapeOrder(t *testing.T) {
 	if done.Files != len(paths) || d.Seeks > end.Block*11/10 {
 		t.Errorf("%d of %d files; the drive passed over %d blocks on a tape of %d", done.Files, len(paths), d.Seeks, end.Block)
 	}
+	if err := d.Locate(t.Context(), drive.Position{Partition: 1}); err != nil {
+		t.Fatal(err)
+	}
+	d.Seeks = 0
+	if problems, err := tp.Check(t.Context(), true); err != nil || len(problems) > 0 {
+		t.Errorf("%v, %v", problems, err)
+	}
+	if d.Seeks > end.Block*4 { // there and back over the indexes, then once over the data
+		t.Errorf("a check passed over %d blocks of a tape of %d", d.Seeks, end.Block)
+	}
 	for _, p := range paths[:10] {
 		if info, err := os.Stat(filepath.Join(out, p)); err != nil || info.Size() != 2900 {
 			t.Errorf("%s: %v, %v", p, info, err)

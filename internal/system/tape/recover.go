@@ -42,17 +42,27 @@ func (t *Tape) Check(ctx context.Context, data bool) ([]string, error) {
 	for _, p := range t.index.Check(t.label) {
 		problems = append(problems, p.String())
 	}
+	var pieces []piece
 	for name, node := range t.index.All() {
 		if node.File == nil {
 			continue
 		}
 		for _, e := range node.File.Extents {
-			if err := t.checkExtent(ctx, e, data); err != nil {
-				if cairn.KindOf(err) == cairn.KindCanceled || ctx.Err() != nil {
-					return problems, err
-				}
-				problems = append(problems, name+": "+err.Error())
-			}
+			pieces = append(pieces, piece{name, e})
+		}
+	}
+	inTapeOrder(pieces)
+	x := &extractor{t: t}
+	for _, p := range pieces {
+		if err := ctx.Err(); err != nil {
+			return problems, &cairn.Error{Op: "check tape", Subject: t.subject, Kind: cairn.KindCanceled, Err: err}
+		}
+		err := t.checkExtent(p.extent)
+		if err == nil && data {
+			err = x.extent(ctx, p.extent, func([]byte, uint64) error { return nil })
+		}
+		if err != nil {
+			problems = append(problems, p.name+": "+err.Error())
 		}
 	}
 	return problems, nil
@@ -64,20 +74,16 @@ func sameTree(a, b *ltfs.Index) bool {
 	return changed.Meta == nil && len(changed.Dirs) == 0 && len(changed.Files) == 0 && a.Root.Name == b.Root.Name
 }
 
-func (t *Tape) checkExtent(ctx context.Context, e ltfs.Extent, data bool) error {
-	end := t.ends[e.Partition]
+// checkExtent holds an extent against the end of its partition.
+func (t *Tape) checkExtent(e ltfs.Extent) error {
 	if e.ByteCount == 0 {
 		return nil // the rules of the format have a word on it
 	}
-	last := lastBlock(e, t.label.BlockSize)
+	end, last := t.ends[e.Partition], lastBlock(e, t.label.BlockSize)
 	if end == nil || last >= end.end || last < e.StartBlock {
 		return fmt.Errorf("its data ends at %c:%d, behind the end of the partition", e.Partition, last)
 	}
-	if !data {
-		return nil
-	}
-	x := &extractor{t: t}
-	return x.extent(ctx, e, func([]byte, uint64) error { return nil })
+	return nil
 }
 
 // lastBlock is the block that holds an extent's last byte.

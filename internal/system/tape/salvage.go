@@ -253,7 +253,7 @@ func (s *salvage) newData(f *ltfs.File) bool {
 
 // onTape reports whether the records that a file names are there.
 func (s *salvage) onTape(f *ltfs.File) bool {
-	return !slices.ContainsFunc(f.Extents, func(e ltfs.Extent) bool { return s.t.checkExtent(context.Background(), e, false) != nil })
+	return !slices.ContainsFunc(f.Extents, func(e ltfs.Extent) bool { return s.t.checkExtent(e) != nil })
 }
 
 // collectNames gathers what has a name: in the tree that will be, and, for the
