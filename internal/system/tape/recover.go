@@ -16,10 +16,10 @@ const lostFolder = "_ltfs_lostandfound"
 
 // Repair is what Recover did or would do, in sentences.
 type Repair struct {
-	Problems []string // what is wrong
-	Actions  []string // what is done about it; none: nothing can or needs to be
-	Named    []string // paths brought back under the names that a torn or incremental index holds
-	Files    []string // brought back without a name, into _ltfs_lostandfound
+	Problems []string `json:"problems"` // what is wrong
+	Actions  []string `json:"actions"`  // what is done about it; none: nothing can or needs to be
+	Named    []string `json:"named"`    // paths brought back under the names that a torn or incremental index holds
+	Files    []string `json:"unnamed"`  // brought back without a name, into _ltfs_lostandfound
 }
 
 // Check looks at everything the indexes say: the ends of both partitions, every
