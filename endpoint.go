@@ -73,6 +73,7 @@ type Info struct {
 	Identity   string                   // who the place takes us for; empty when local
 	Sends      map[DatasetKind][]Format // formats a sender makes, best first
 	Accepts    map[DatasetKind][]Format // formats a receiver takes, best first
+	Several    map[DatasetKind]int      // versions that one stream may carry at most, by kind; without an entry, one
 	AppendOnly bool                     // clients can neither destroy nor rewrite what they sent
 	Keep       []KeepRule               // retention the place applies by itself; plans leave out what it would destroy
 }

@@ -54,6 +54,7 @@ func ParseInitial(word string) (Initial, error) {
 type Options struct {
 	Initial Initial
 	Until   cairn.VersionID // the version to end at, at the sender; zero is the newest
+	Several int             // versions that one step may carry; 0 is 1
 	Accept  []cairn.Format  // what the receiver takes, to choose among stored streams; nil takes all
 
 	// LeaveOut says which candidates the receiver would destroy in the same run,
@@ -274,14 +275,44 @@ func (p *planner) leaveOut() {
 	p.candidates = send
 }
 
+// steps makes one step of each candidate, or of several that follow each other at
+// the sender, from a snapshot on.
 func (p *planner) steps() {
 	from := p.plan.Base
 	if n := len(p.plan.Steps); n > 0 {
 		from = p.plan.Steps[n-1].To
 	}
+	position := p.positions()
 	p.plan.Steps = slices.Grow(p.plan.Steps, len(p.candidates))
 	for _, v := range p.candidates {
-		p.plan.Steps = append(p.plan.Steps, cairn.Step{Dataset: p.plan.Dataset, From: from, To: v.VersionID, Size: -1})
+		last := len(p.plan.Steps) - 1
+		if last >= 0 && p.joins(&p.plan.Steps[last], position, v) {
+			s := &p.plan.Steps[last]
+			s.Via, s.To = append(s.Via, s.To), v.VersionID
+		} else {
+			p.plan.Steps = append(p.plan.Steps, cairn.Step{Dataset: p.plan.Dataset, From: from, To: v.VersionID, Size: -1})
+		}
 		from = v.VersionID
 	}
+}
+
+// positions numbers the sender's snapshots; nil when steps are not joined.
+func (p *planner) positions() map[cairn.VersionID]int {
+	if p.Several < 2 {
+		return nil
+	}
+	position := map[cairn.VersionID]int{}
+	for i := range p.sender.Versions {
+		if v := &p.sender.Versions[i]; v.IsSnapshot() {
+			position[v.VersionID] = len(position)
+		}
+	}
+	return position
+}
+
+// joins reports whether the step may go on to v: a stream of several versions
+// carries every snapshot from its base on, which is a snapshot itself.
+func (p *planner) joins(s *cairn.Step, position map[cairn.VersionID]int, v cairn.Version) bool {
+	return position != nil && s.Resume == nil && s.From.IsSnapshot() && len(s.Via)+2 <= p.Several &&
+		position[v.VersionID] == position[s.To]+1 && (len(s.Via) > 0 || position[s.To] == position[s.From]+1)
 }

@@ -44,7 +44,11 @@ func listing(t *testing.T, words string) *cairn.Listing {
 func render(p plan.Plan) string {
 	var steps []string
 	for _, s := range p.Steps {
-		text := s.From.Name + ">" + s.To.Name
+		text := s.From.Name + ">"
+		for _, v := range s.Via {
+			text += v.Name + "+"
+		}
+		text += s.To.Name
 		if s.Resume != nil {
 			text = "resume " + text
 		}
@@ -87,6 +91,11 @@ func TestDataset(t *testing.T) {
 		{name: "initial forbidden", sender: "@a,1", receiver: "-", o: plan.Options{Initial: plan.Fail}, conflict: plan.InitialForbidden},
 		{name: "forbidding the initial one does not concern increments", sender: "@a,1 @b,2", receiver: "@a,1", o: plan.Options{Initial: plan.Fail}, want: "@a>@b"},
 		{name: "initial into an existing dataset without versions", sender: "@a,1", receiver: "", want: ">@a"},
+		{name: "several in one step", sender: "@a,1 @b,2 @c,3 @d,4", receiver: "@a,1", o: plan.Options{Several: 9}, want: "@a>@b+@c+@d"},
+		{name: "at most so many in one step", sender: "@a,1 @b,2 @c,3 @d,4 @e,5", receiver: "@a,1", o: plan.Options{Several: 2}, want: "@a>@b+@c @c>@d+@e"},
+		{name: "several, from a snapshot only", sender: "#a,1 @b,2 @c,3 @d,4", receiver: "@a,1", o: plan.Options{Several: 9}, want: "#a>@b @b>@c+@d"},
+		{name: "several, initial", sender: "@a,1 @b,2 @c,3", receiver: "-", o: plan.Options{Initial: plan.All, Several: 9}, want: ">@a @a>@b+@c"},
+		{name: "several, but not over one that is not sent", sender: "@a,1 @b,2 @c,3! @d,4 @e,5", receiver: "@a,1", o: plan.Options{Several: 9}, want: "@a>@b @b>@d @d>@e"},
 		{name: "until", sender: "@a,1 @b,2 @c,3", receiver: "@a,1", o: plan.Options{Until: cairn.VersionID{Name: "@b", GUID: 2}}, want: "@a>@b"},
 		{name: "until, initial", sender: "@a,1 @b,2 @c,3", receiver: "-", o: plan.Options{Until: cairn.VersionID{Name: "@b", GUID: 2}}, want: ">@b"},
 		{name: "damaged data is passed over", sender: "@a,1 @b,2! @c,3", receiver: "@a,1", want: "@a>@c"},

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"maps"
 	"slices"
 
 	"cairn"
@@ -134,11 +135,34 @@ func codeFormats(c *coder, m *map[cairn.DatasetKind][]cairn.Format) {
 	}
 }
 
+func codeSeveral(c *coder, m *map[cairn.DatasetKind]int) {
+	type entry struct {
+		kind cairn.DatasetKind
+		most int64
+	}
+	var entries []entry
+	for _, k := range slices.Sorted(maps.Keys(*m)) {
+		entries = append(entries, entry{k, int64((*m)[k])})
+	}
+	list(c, &entries, 2, func(c *coder, e *entry) {
+		small(c, &e.kind)
+		c.int(&e.most)
+	})
+	if !c.reading || len(entries) == 0 {
+		return
+	}
+	*m = map[cairn.DatasetKind]int{}
+	for _, e := range entries {
+		(*m)[e.kind] = int(e.most)
+	}
+}
+
 func codeInfo(c *coder, i *cairn.Info) {
 	text(c, &i.Place)
 	text(c, &i.Identity)
 	codeFormats(c, &i.Sends)
 	codeFormats(c, &i.Accepts)
+	codeSeveral(c, &i.Several)
 	c.bool(&i.AppendOnly)
 	list(c, &i.Keep, 7, codeKeepRule)
 }

@@ -101,7 +101,23 @@ func (u *union) info() cairn.Info {
 		info.Sends = merged(info.Sends, s.Endpoint.Info.Sends)
 		info.Accepts = merged(info.Accepts, s.Endpoint.Info.Accepts)
 	}
+	info.Several = u.several()
 	return info
+}
+
+// several is, for each kind, what all sides that know the kind take in one stream.
+func (u *union) several() map[cairn.DatasetKind]int {
+	least := map[cairn.DatasetKind]int{}
+	for _, s := range u.sides {
+		i := s.Endpoint.Info
+		for kind := range merged(maps.Clone(i.Sends), i.Accepts) {
+			if n, known := least[kind]; !known || i.Several[kind] < n {
+				least[kind] = i.Several[kind]
+			}
+		}
+	}
+	maps.DeleteFunc(least, func(_ cairn.DatasetKind, n int) bool { return n == 0 })
+	return least
 }
 
 func merged(into, from map[cairn.DatasetKind][]cairn.Format) map[cairn.DatasetKind][]cairn.Format {

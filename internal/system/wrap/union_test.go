@@ -161,3 +161,14 @@ func (r taking) Receive(_ context.Context, s *cairn.Stream, _ cairn.ReceiveOptio
 }
 
 func (r taking) Abort(context.Context, string) error { return nil }
+
+// What one side cannot take in one stream, the union does not offer.
+func TestUnionSeveral(t *testing.T) {
+	zfs := map[cairn.DatasetKind][]cairn.Format{cairn.KindFilesystem: {cairn.FormatZFS}, cairn.KindZvol: {cairn.FormatZFS}}
+	a := &cairn.Endpoint{Info: cairn.Info{Sends: zfs, Accepts: zfs, Several: map[cairn.DatasetKind]int{cairn.KindFilesystem: 7, cairn.KindZvol: 7}}}
+	b := &cairn.Endpoint{Info: cairn.Info{Accepts: map[cairn.DatasetKind][]cairn.Format{cairn.KindZvol: {cairn.FormatZFS}}}}
+	got := wrap.Union(wrap.Side{Endpoint: a, Filter: cairn.All}, wrap.Side{Endpoint: b, Filter: cairn.All}).Info.Several
+	if len(got) != 1 || got[cairn.KindFilesystem] != 7 {
+		t.Errorf("got %v", got)
+	}
+}

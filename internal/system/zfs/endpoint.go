@@ -57,6 +57,10 @@ type ReceiveOptions struct {
 	Root        string // root_fs: a placeholder right below it needs no choice of encryption
 }
 
+// manyVersions is how many versions one stream (-I) carries: a run that is far
+// behind still shows its progress in steps.
+const manyVersions = 2000
+
 // Job is what one job wants of its endpoint.
 type Job struct {
 	Send    SendOptions
@@ -77,7 +81,8 @@ func (p *Place) Endpoint(job Job) *cairn.Endpoint {
 	formats := map[cairn.DatasetKind][]cairn.Format{cairn.KindFilesystem: {cairn.FormatZFS}, cairn.KindZvol: {cairn.FormatZFS}}
 	accepts := maps.Clone(formats)
 	accepts[cairn.KindVolume] = []cairn.Format{cairn.FormatZFS} // one that a volume's place makes arrives as a zvol
-	ep := &cairn.Endpoint{Info: cairn.Info{Place: p.o.Name, Sends: formats, Accepts: accepts},
+	several := map[cairn.DatasetKind]int{cairn.KindFilesystem: manyVersions, cairn.KindZvol: manyVersions}
+	ep := &cairn.Endpoint{Info: cairn.Info{Place: p.o.Name, Sends: formats, Accepts: accepts, Several: several},
 		Lister: s, Sender: s, Receiver: s, Snapshots: s, Bookmarks: s, Destroys: s, Leases: s, Estimates: s, Rollbacks: s, Resizes: s, Renames: s, Seals: s}
 	if p.o.Devices != "" {
 		ep.Blocks = s

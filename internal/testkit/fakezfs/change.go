@@ -68,10 +68,13 @@ func (c *command) snapshot() {
 	}
 	txg := c.tick()
 	for _, t := range targets {
-		d := t.d
-		d.Snapshots = append(d.Snapshots, &snapshot{Name: t.snap, GUID: rand.Uint64() | 1, Txg: txg, Created: now(), Size: d.Size, Content: d.Content, Written: d.Written})
-		d.Modified, d.Written = false, 0
+		t.d.capture(t.snap, txg)
 	}
+}
+
+func (d *dataset) capture(name string, txg uint64) {
+	d.Snapshots = append(d.Snapshots, &snapshot{Name: name, GUID: rand.Uint64() | 1, Txg: txg, Created: now(), Size: d.Size, Content: d.Content, Written: d.Written})
+	d.Modified, d.Written = false, 0
 }
 
 func (c *command) bookmark() {

@@ -188,6 +188,20 @@ func (f *Fake) TryRead(name string) ([]byte, error) {
 	return content, err
 }
 
+// Many makes snapshots m1 to mN of a dataset at once.
+func (f *Fake) Many(dataset string, n int) error {
+	return f.locked(func(s *state) error {
+		d := s.Datasets[dataset]
+		if d == nil {
+			return errors.New("no such dataset")
+		}
+		for i := range n {
+			d.capture(fmt.Sprintf("m%d", i+1), s.tick())
+		}
+		return nil
+	})
+}
+
 // Fault makes calls fail, hang or say something else.
 type Fault struct {
 	Verb   string // "send", "hold", …

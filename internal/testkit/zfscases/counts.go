@@ -3,6 +3,7 @@ package zfscases
 import (
 	"fmt"
 	"maps"
+	"os"
 	"testing"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 var moreCases = []Case{
 	{"ProcessesOfOneStep", oneStep},
 	{"ProcessesOfNothing", nothingToDo},
+	{"ProcessesOfCatchUp", catchUp},
 	{"AdoptsZreplLayout", adoptsLayout},
 }
 
@@ -107,6 +109,33 @@ func nothingToDo(t *testing.T, w *World) {
 			t.Errorf("planning and pruning of one run list %d times: %v", got[verb], got)
 		}
 	}
+}
+
+// A dataset that is a thousand snapshots behind catches up in one stream.
+func catchUp(t *testing.T, w *World) {
+	n := 60
+	if os.Getenv("CAIRN_SCALE") == "full" {
+		n = 1000
+	}
+	p := w.pair(t, zfs.Job{})
+	vol := p.zvol("a", "1")
+	p.mustReplicate()
+	p.ok(w.Many(vol, n))
+	p.fill(vol, "2")
+	p.zfs("snapshot", vol+"@last")
+	p.connect(zfs.Job{})
+	before := p.processes()
+	p.mustReplicate()
+	got := since(before, p.processes())
+	t.Logf("%d versions: %v", n+1, got)
+	if total(got) > 20 {
+		t.Errorf("a catch-up of %d versions starts %v", n+1, got)
+	}
+	if have := len(p.there.names(p.target(vol))); have != n+2 {
+		t.Errorf("%d versions arrived, want %d", have, n+2)
+	}
+	p.wantSame(vol+"@last", p.target(vol)+"@last")
+	p.wantMarks(vol, "j cursor "+cursorOf(p.id(vol, "@last")))
 }
 
 // What zrepl left is taken over: the first run is incremental.

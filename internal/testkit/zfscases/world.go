@@ -28,6 +28,7 @@ type World struct {
 	Pool    func(t *testing.T) string // makes an empty pool and returns its name
 	Try     func(args ...string) (string, error)
 	Write   func(dataset string, off int64, p []byte) error // to the head of a zvol
+	Many    func(dataset string, n int) error               // makes n snapshots, @m1 and so on
 	Read    func(snapshot string) ([]byte, error)           // of a zvol with visible snapshots
 }
 

@@ -108,7 +108,7 @@ func (w *todo) nothing() bool {
 // plan plans one dataset.
 func (r *run) plan(sender, receiver *cairn.Listing) (todo, error) {
 	p, err := plan.Dataset(sender, receiver, plan.Options{Initial: r.Initial, Until: r.Until,
-		Accept: r.Receiver.Info.Accepts[sender.Dataset.Kind], LeaveOut: r.leaveOut()})
+		Accept: r.Receiver.Info.Accepts[sender.Dataset.Kind], Several: r.several(sender.Dataset.Kind), LeaveOut: r.leaveOut()})
 	if err != nil {
 		return todo{}, err
 	}
@@ -125,6 +125,11 @@ func (r *run) plan(sender, receiver *cairn.Listing) (todo, error) {
 		w.confirm, w.stale = r.missed(sender, p)
 	}
 	return w, nil
+}
+
+// several is how many versions both places take in one stream.
+func (r *run) several(kind cairn.DatasetKind) int {
+	return min(r.Sender.Info.Several[kind], r.Receiver.Info.Several[kind])
 }
 
 // missed finds what a run that ended early did not book at the sender. A remote

@@ -72,6 +72,10 @@ func zvolRead(snapshot string) ([]byte, error) {
 func TestZFSCases(t *testing.T) {
 	inside(t)
 	zfscases.Run(t, &zfscases.World{ZFS: "zfs", Devices: "/dev/zvol", Try: zfsTry, Write: zvolWrite, Read: zvolRead,
+		Many: func(dataset string, n int) error {
+			_, err := shell(fmt.Sprintf("for i in $(seq 1 %d); do zfs snapshot '%s'@m$i; done", n, dataset))
+			return err
+		},
 		Pool: func(t *testing.T) string { return zfsPool(t, 256) }})
 }
 
