@@ -148,7 +148,7 @@ func codeSeveral(c *coder, m *map[cairn.DatasetKind]int) {
 		small(c, &e.kind)
 		c.int(&e.most)
 	})
-	if !c.reading || len(entries) == 0 {
+	if !c.reading {
 		return
 	}
 	*m = map[cairn.DatasetKind]int{}
