@@ -154,7 +154,6 @@ type nbdServer struct {
 	led       *ledger
 	snapshots []*known // oldest first
 	captured  int
-	cut       int // captures that a kill cut off
 }
 
 // known is a snapshot: hash of its content once it was read, until then what it

@@ -68,7 +68,7 @@ func TestZFSStreamInfoJSON(t *testing.T) {
 	var got struct {
 		Compound, Verified bool
 		Bytes              int64
-		Snapshots          []struct{ Name, From_GUID string } //nolint:revive // as the field is called
+		Snapshots          []struct{ Name, From_GUID string }
 		Records            map[string]int64
 	}
 	if err := json.Unmarshal([]byte(out), &got); err != nil || code != 0 {

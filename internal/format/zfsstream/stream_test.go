@@ -62,7 +62,7 @@ func count(b []byte) (counts [zfsstream.Types]int64, payload int64, err error) {
 	payload = int64(binary.LittleEndian.Uint32(b[4:])) // of the header
 	for {
 		rec, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return counts, payload, nil
 		}
 		if err != nil {

@@ -105,7 +105,7 @@ type dataset struct {
 	versions    []version
 }
 
-func (d *dataset) name() string { return d.row.dataset }
+func (d *dataset) name() string { return d.dataset }
 
 // sort brings the versions into the order of a listing.
 func (d *dataset) sort() {

@@ -81,7 +81,7 @@ func (w *World) open(t *testing.T, o zfs.Options) *zfs.Place {
 // zfs runs the program as a user would; it has to succeed.
 func (l *lab) zfs(args ...string) string {
 	l.Helper()
-	out, err := l.World.Try(args...)
+	out, err := l.Try(args...)
 	if err != nil {
 		l.Fatal(err)
 	}

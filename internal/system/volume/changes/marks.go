@@ -133,7 +133,7 @@ func ReadMarks(f blockio.File, store, epoch, from uint64, set *extent.Bitmap) (w
 			set.Set(le.Uint64(m), le.Uint64(m[8:]))
 		}
 	}
-	return firstBad >= known && !(sign == marksMagic && image.Cut(end)), nil
+	return firstBad >= known && (sign != marksMagic || !image.Cut(end)), nil
 }
 
 // loadMarks reads the file, with twins or without, and tells the sign of its
