@@ -5,8 +5,6 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
-	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,6 +17,7 @@ import (
 	"cairn"
 	"cairn/internal/mech/scsi"
 	"cairn/internal/system/tape/drive"
+	"cairn/internal/testkit/drivetest"
 	"cairn/internal/testkit/faketape"
 	"cairn/internal/testkit/scsitape"
 )
@@ -54,7 +53,7 @@ func TestSCSISameAsTestDrive(t *testing.T) {
 		if err := fake.Format(t.Context(), 2); err != nil {
 			t.Fatal(err)
 		}
-		want := script(t.Context(), fake, seed)
+		want := drivetest.Script(t.Context(), fake, seed, 150)
 		for _, old := range []bool{false, true} {
 			target := scsitape.New()
 			target.Old, target.Silent = old, old
@@ -62,10 +61,9 @@ func TestSCSISameAsTestDrive(t *testing.T) {
 			if err := d.Format(t.Context(), 2); err != nil {
 				t.Fatal(err)
 			}
-			got := script(t.Context(), d, seed)
+			got := drivetest.Script(t.Context(), d, seed, 150)
 			for i := range want {
-				attributes := strings.HasPrefix(want[i], "set") || strings.HasPrefix(want[i], "attribute")
-				if got[i] != want[i] && (!old || !attributes) {
+				if got[i] != want[i] && (!old || !strings.HasPrefix(want[i], drivetest.Attributes)) {
 					t.Fatalf("seed %d, old %v, step %d: the test drive says %s, the drive %s", seed, old, i, want[i], got[i])
 				}
 			}
@@ -77,49 +75,6 @@ func TestSCSISameAsTestDrive(t *testing.T) {
 			}
 		}
 	}
-}
-
-func script(ctx context.Context, d drive.Drive, seed uint64) (answers []string) {
-	rng := rand.New(rand.NewPCG(seed, 2))
-	buf := make([]byte, 1000)
-	say := func(what string, n int, err error) {
-		word := "ok"
-		switch {
-		case errors.Is(err, drive.ErrFilemark):
-			word = "filemark"
-		case errors.Is(err, drive.ErrEndOfData):
-			word = "end"
-		case err != nil:
-			word = cairn.KindOf(err).String()
-		}
-		p, _ := d.Position(ctx)
-		answers = append(answers, fmt.Sprintf("%s %d %s at %v", what, n, word, p))
-	}
-	for range 120 {
-		switch rng.IntN(8) {
-		case 0, 1:
-			_, err := d.Write(ctx, bytes.Repeat([]byte{'x'}, 1+rng.IntN(500)))
-			say("write", 0, err)
-		case 2:
-			say("filemark", 0, d.WriteFilemarks(ctx, 1+rng.IntN(2), rng.IntN(2) == 0))
-		case 3:
-			n, err := d.Read(ctx, buf)
-			say("read "+string(buf[:n]), n, err)
-		case 4:
-			say("locate", 0, d.Locate(ctx, drive.Position{Partition: rng.IntN(3), Block: rng.Uint64N(12)}))
-		case 5:
-			say("space", 0, d.SpaceFilemarks(ctx, rng.IntN(7)-3))
-		case 6:
-			_, err := d.SeekEnd(ctx, rng.IntN(2))
-			say("end", 0, err)
-		case 7:
-			v := []byte{byte(rng.IntN(256))}
-			say("set", 0, d.SetAttribute(ctx, rng.IntN(2), 0x1623, 0, v))
-			got, err := d.Attribute(ctx, 0, 0x1623)
-			say(fmt.Sprintf("attribute %x", got), len(got), err)
-		}
-	}
-	return answers
 }
 
 // lines reads a file of testdata without comments.
