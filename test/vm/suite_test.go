@@ -63,7 +63,7 @@ func sparse(t *testing.T, mib int64) string {
 
 func start(t *testing.T, im *vm.Image, o vm.Options) *vm.Machine {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 25*time.Minute)
 	m, err := im.Start(ctx, o)
 	if err != nil {
 		cancel()
