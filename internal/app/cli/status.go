@@ -34,7 +34,10 @@ func (p *program) statusCommand() *cobra.Command {
 			if asJSON {
 				return p.printJSON(s)
 			}
-			return p.printStatus(s)
+			if err := p.printStatus(s); err != nil {
+				return err
+			}
+			return p.printTapes(ctx)
 		}),
 	}
 	cmd.Flags().StringVar(&q.Job, "job", "", "only what this `JOB` touches")

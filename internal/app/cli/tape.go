@@ -185,10 +185,13 @@ func (p *program) tapeInfoCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "info DRIVE",
 		Short:   "Tell what a tape is, what it holds and what is out of order",
-		Long:    "Reads labels and the newest index; writes nothing. " + driveHelp,
+		Long:    "Reads labels and the newest index; writes nothing. Of a folder on which a tape is mounted it tells what a power\ncut now would lose, and how syncing goes. " + driveHelp,
 		Example: "  cairn tape info ./TAPE1",
 		Args:    cobra.ExactArgs(1),
 		RunE: run(func(ctx context.Context, _ *cobra.Command, args []string) error {
+			if mounted, err := p.mountedInfo(args[0], asJSON); mounted {
+				return err
+			}
 			return withTape(ctx, args[0], false, func(t *tape.Tape) error {
 				info, err := describeTape(ctx, args[0], t)
 				if err != nil {

@@ -247,7 +247,7 @@ func (n *node) Fsync(ctx context.Context, _ fusefs.FileHandle, _ uint32) syscall
 
 // Statfs tells the room for data.
 func (n *node) Statfs(ctx context.Context, out *fuse.StatfsOut) syscall.Errno {
-	total, left, err := n.m.fs.Space(ctx)
+	total, left, err := n.m.fs.Room(ctx, false)
 	if err != nil {
 		return errnoOf(err)
 	}

@@ -133,6 +133,11 @@ func timeOf(t *ltfs.Times, key string) *ltfs.Timestamp {
 // setVirtual writes what can be written of the virtual attributes.
 func (n *node) setVirtual(ctx context.Context, key, value string) (handled bool, err error) {
 	a := n.n.Attr()
+	if n.IsRoot() {
+		if handled, err := n.setOfMedium(ctx, key, value); handled {
+			return true, err
+		}
+	}
 	switch {
 	case key == "ltfs.sync" && n.IsRoot():
 		return true, n.m.fs.Sync(lasting(ctx), syncpolicy.Manual, false)
@@ -174,12 +179,17 @@ func (n *node) virtual(ctx context.Context, key string) (string, bool) {
 		return ltfs.Version, true
 	case "softwareVendor", "softwareProduct":
 		return "Cairn", true
-	case "mamBarcode":
-		return t.Barcode(), true
 	case "partition":
 		return string(a.First.Partition), a.HasData
 	case "startblock":
 		return strconv.FormatUint(a.First.Block, 10), a.HasData
+	}
+	if text, ok := n.ofMedium(ctx, rest); ok {
+		return text, true
+	}
+	if rest == "volumeLockState" {
+		ix, _ := n.m.fs.Header()
+		return ix.Lock.String(), true
 	}
 	if n.IsRoot() {
 		return n.ofVolume(ctx, rest)
@@ -195,8 +205,6 @@ func (n *node) ofVolume(ctx context.Context, key string) (string, bool) {
 	switch key {
 	case "commitMessage":
 		return comment, true
-	case "volumeLockState":
-		return ix.Lock.String(), true
 	case "indexGeneration":
 		return strconv.FormatUint(s.Generation, 10), true
 	case "indexTime":
@@ -230,12 +238,8 @@ func (n *node) ofVolume(ctx context.Context, key string) (string, bool) {
 			return "0", true
 		}
 		return strconv.FormatUint(ix.Policy.MaxSize, 10), true
-	case "mediaDataPartitionTotalCapacity", "mediaDataPartitionAvailableSpace":
-		total, left, err := n.m.fs.Space(ctx)
-		if key == "mediaDataPartitionTotalCapacity" {
-			left = total
-		}
-		return strconv.FormatInt(left>>20, 10), err == nil
+	case "vendor.cairn.status":
+		return n.m.reportText(ctx)
 	}
 	return n.ours(key, s)
 }
@@ -267,6 +271,22 @@ func riskText(r tape.Risk, now time.Time) string {
 		return "nothing"
 	}
 	return fmt.Sprintf("%d files, %d bytes, %d other changes, of the last %d seconds", r.Files, r.Bytes, r.Changes, int(now.Sub(r.Since).Seconds()))
+}
+
+// stateOf is how writing indexes goes, in one of the words that say so of
+// everything.
+func stateOf(s tape.Status) string {
+	switch {
+	case s.Broken != nil:
+		return "damaged"
+	case cairn.KindOf(s.Err) == cairn.KindStuck:
+		return "stuck"
+	case s.Failures > 0:
+		return "late"
+	case s.Pace != syncpolicy.Free:
+		return "degraded"
+	}
+	return "ok"
 }
 
 // syncText is how writing indexes goes, in words.

@@ -136,6 +136,8 @@ type SyncState struct {
 // Status is a file system's state at a moment.
 type Status struct {
 	SyncState
+	Policy   syncpolicy.Policy
+	Fsync    Fsync
 	Risk     Risk // what a power cut now would lose
 	Open     int  // files open for writing or not all on tape
 	ReadOnly bool
@@ -372,7 +374,7 @@ func refuse(op, subject string, kind cairn.Kind, errno syscall.Errno) error {
 func (f *FS) Status() Status {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	s := Status{SyncState: f.sync, Risk: f.pending.and(f.risk), Open: len(f.partial), ReadOnly: f.opt.ReadOnly, Broken: f.broken}
+	s := Status{SyncState: f.sync, Policy: f.opt.Policy, Fsync: f.opt.Fsync, Risk: f.pending.and(f.risk), Open: len(f.partial), ReadOnly: f.opt.ReadOnly, Broken: f.broken}
 	s.Pace = f.pace()
 	return s
 }
@@ -409,18 +411,6 @@ func (f *FS) Header() (ltfs.Index, string) {
 // Tape is the tape below; only its labels and name may be asked.
 func (f *FS) Tape() *Tape { return f.t }
 
-// Space is how many bytes the data partition holds and how many more it takes,
-// room for the last index kept.
-func (f *FS) Space(ctx context.Context) (total, left int64, err error) {
-	room, err := f.t.mover.capacity(ctx, f.t.number[f.t.label.DataPart])
-	if err != nil {
-		return 0, 0, err
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return room.Total, max(0, room.Remaining-f.buffered-f.reserve()), nil
-}
-
 // reserve is the room kept for the last index. The caller holds mu.
 func (f *FS) reserve() int64 { return f.nextSize() + f.nextSize()/4 }
 
@@ -431,6 +421,8 @@ func (f *FS) writable(op string) error {
 		return refuse(op, f.t.subject, cairn.KindPermission, syscall.EROFS)
 	case f.broken != nil:
 		return f.broken
+	case f.header.Lock != ltfs.Unlocked:
+		return refuse(op, f.t.subject, cairn.KindPermission, syscall.EROFS)
 	case f.stopped:
 		return f.fail(op, cairn.KindUnavailable, "it is unmounted")
 	}

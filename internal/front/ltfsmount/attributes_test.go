@@ -1,0 +1,102 @@
+//go:build linux
+
+package ltfsmount_test
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"cairn/internal/front/ltfsmount"
+	"cairn/internal/testkit/tapemount"
+)
+
+// Every virtual attribute that other LTFS software has can be read.
+func TestEveryAttributeOfTheReference(t *testing.T) {
+	m := mount(t, tapemount.NewTape(t), "unmount")
+	must(t, os.WriteFile(m.Path("f"), []byte("data"), 0o644))
+	m.SetAttr("", "ltfs.sync", "1")
+	for _, of := range []struct{ file, names string }{
+		{"f", `createTime modifyTime accessTime changeTime backupTime fileUID volumeUUID volumeName softwareVersion softwareFormatSpec softwareVendor softwareProduct
+			mamBarcode mamApplicationVendor mamApplicationVersion mamApplicationFormatVersion volumeLockState partition startblock`},
+		{"", `indexVersion labelVersion indexGeneration indexTime indexLocation indexPrevious indexCreator labelCreator policyExists policyAllowUpdate
+			policyMaxFileSize volumeFormatTime volumeBlocksize volumeCompression partitionMap volumeSerial mediaLoads mediaRecoveredWriteErrors mediaRecoveredReadErrors
+			mediaPermanentWriteErrors mediaPermanentReadErrors mediaPreviousPermanentWriteErrors mediaPreviousPermanentReadErrors mediaBeginningMediumPasses
+			mediaMiddleMediumPasses mediaEfficiency mediaStorageAlert mediaDatasetsWritten mediaDatasetsRead mediaMBWritten mediaMBRead mediaDataPartitionTotalCapacity
+			mediaDataPartitionAvailableSpace mediaIndexPartitionTotalCapacity mediaIndexPartitionAvailableSpace mediaEncrypted mediaPool.additionalInfo
+			driveEncryptionState driveEncryptionMethod commitMessage sync`},
+	} {
+		for name := range strings.FieldsSeq(of.names) {
+			if _, err := syscall.Getxattr(m.Path(of.file), "user.ltfs."+name, make([]byte, 4096)); err != nil {
+				t.Errorf("%s of %q: %v", name, of.file, err)
+			}
+		}
+	}
+	for name, want := range map[string]string{"mamApplicationVendor": "CAIRN", "mediaLoads": "-1", "mamApplicationFormatVersion": "2.4.0", "mediaEncrypted": "false"} {
+		if got := m.Attr("", "ltfs."+name); got != want {
+			t.Errorf("%s reads %q, want %q", name, got, want)
+		}
+	}
+	m.SetAttr("", "ltfs.mediaPool.additionalInfo", "shelf 7")
+	m.SetAttr("", "ltfs.mamBarcode", "OFF003")
+	if pool, barcode := m.Attr("", "ltfs.mediaPool.additionalInfo"), m.Attr("f", "ltfs.mamBarcode"); pool != "shelf 7" || barcode != "OFF003" {
+		t.Errorf("%q, %q", pool, barcode)
+	}
+	m.Unmount()
+}
+
+// A locked volume takes no changes, says so after mounting anew, and is unlocked by
+// the same attribute.
+func TestVolumeLock(t *testing.T) {
+	m := mount(t, tapemount.NewTape(t), "unmount")
+	set := func(value string) error {
+		return syscall.Setxattr(m.Dir, "user.ltfs.volumeLockState", []byte(value), 0)
+	}
+	f, err := os.Create(m.Path("f"))
+	must(t, err)
+	if err := set("locked"); !errors.Is(err, syscall.EBUSY) {
+		t.Errorf("with a file open for writing: %v", err)
+	}
+	must(t, f.Close())
+	must(t, set("locked"))
+	if err := os.WriteFile(m.Path("g"), nil, 0o644); !errors.Is(err, syscall.EROFS) {
+		t.Errorf("a locked volume takes a file: %v", err)
+	}
+	must(t, set("unlocked"))
+	must(t, os.WriteFile(m.Path("g"), nil, 0o644))
+	must(t, set("locked"))
+	if err := set("permlocked"); !errors.Is(err, syscall.EINVAL) {
+		t.Errorf("for ever, by an attribute: %v", err)
+	}
+	m.Again()
+	if state := m.Attr("f", "ltfs.volumeLockState"); state != "locked" {
+		t.Errorf("after mounting anew: %s", state)
+	}
+	if err := os.Remove(m.Path("g")); !errors.Is(err, syscall.EROFS) {
+		t.Errorf("after mounting anew a file can be removed: %v", err)
+	}
+	m.Unmount()
+}
+
+// The report tells how things stand, for programs.
+func TestReport(t *testing.T) {
+	m := mount(t, tapemount.NewTape(t), "close,time@7m")
+	f, err := os.Create(m.Path("f"))
+	must(t, err)
+	_, err = f.WriteString("12345")
+	must(t, err)
+	var r ltfsmount.Report
+	must(t, json.Unmarshal([]byte(m.Attr("", "ltfs.vendor.cairn.status")), &r))
+	if r.State != "ok" || r.AtRisk.Bytes != 5 || r.AtRisk.Files != 1 || r.OpenForWrite != 1 || r.Policy != "unmount,time@7m0s,close" || r.Fsync != "index" || r.PID != m.Server.Process.Pid || r.Total == 0 {
+		t.Errorf("%+v", r)
+	}
+	must(t, f.Close())
+	must(t, json.Unmarshal([]byte(m.Attr("", "ltfs.vendor.cairn.status")), &r))
+	if r.AtRisk.Bytes != 0 || r.OpenForWrite != 0 || r.Generation != 2 {
+		t.Errorf("after the close: %+v", r)
+	}
+	m.Unmount()
+}
