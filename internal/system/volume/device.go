@@ -217,10 +217,12 @@ func (d *device) Flush(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return failed("flush", d.v.o.Name, err)
 	}
-	if err := d.v.settle(ctx, 0); err != nil {
-		return failed("flush", d.v.o.Name, err)
-	}
-	return d.v.flush()
+	return failed("flush", d.v.o.Name, d.v.flushes.share(ctx, func() error {
+		if err := d.v.settle(ctx, 0); err != nil {
+			return err
+		}
+		return d.v.flush()
+	}))
 }
 
 func (d *device) finish(ctx context.Context, op string, err error, flags cairn.WriteFlags) error {

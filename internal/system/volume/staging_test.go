@@ -3,7 +3,10 @@ package volume_test
 import (
 	"bytes"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"cairn"
 	"cairn/internal/system/volume"
@@ -134,4 +137,44 @@ func TestStagedWritesOutliveTheProcess(t *testing.T) {
 			t.Error("the stage is left behind")
 		}
 	}
+}
+
+// Flushes that come while one is under way share the next sync; none returns
+// before a sync that began after it came.
+func TestFlushesAtOneTimeShareASync(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := fakedisk.New()
+		v, _ := staged(t, disk)
+		defer closeVolume(t, v)
+		d := v.Device()
+		hold := make(chan struct{})
+		syncs, returned := atomic.Int64{}, atomic.Int64{}
+		disk.OnCall(func(c fakedisk.Call) error {
+			if c.Op == fakedisk.OpSync && c.Name == "head" && syncs.Add(1) == 1 {
+				<-hold
+			}
+			return nil
+		})
+		var wg sync.WaitGroup
+		flush := func() {
+			if err := d.Flush(ctx); err != nil {
+				t.Error(err)
+			}
+			returned.Add(1)
+		}
+		wg.Go(flush)
+		synctest.Wait()
+		for range 8 {
+			wg.Go(flush)
+		}
+		synctest.Wait()
+		if n := returned.Load(); n != 0 {
+			t.Errorf("%d flushes returned during a sync that was under way when they came", n)
+		}
+		close(hold)
+		wg.Wait()
+		if n := syncs.Load(); n != 2 {
+			t.Errorf("%d syncs for 1 + 8 flushes", n)
+		}
+	})
 }

@@ -117,9 +117,10 @@ type Volume struct {
 	persist sync.Mutex
 	group   group // writes waiting for the next group commit
 
-	stage    *stage.Area  // writes that wait for the next flush
-	staging  bool         // there may be any
-	carrying sync.Mutex   // held while staged writes are carried out; taken after gate, before persist
+	stage    *stage.Area // writes that wait for the next flush
+	staging  bool        // there may be any
+	carrying sync.Mutex  // held while staged writes are carried out; taken after gate, before persist
+	flushes  flushes
 	syncing  sync.RWMutex // shared by each sync of the head; alone to close it. Nothing is taken after it
 
 	logMu  sync.Mutex // serialises catalog records; nothing is taken after it
@@ -247,7 +248,7 @@ func openOnce(ctx context.Context, fsys blockio.FS, o Options) (*Volume, error) 
 			Err: fmt.Errorf("its store has format %d, this build knows %d", f, storeFormat), Hint: "use a newer cairn"}
 		return nil, errors.Join(err, l.Close())
 	}
-	v := &Volume{fs: fsys, o: o, log: l, store: l.State().Store.ID, sector: 512,
+	v := &Volume{fs: fsys, o: o, log: l, store: l.State().Store.ID, sector: 512, flushes: newFlushes(),
 		readers: map[*Reader]struct{}{}, marked: &extent.Bitmap{}, dirty: &extent.Bitmap{}, kept: &extent.Bitmap{}}
 	v.inflight.cond.L = &v.mu
 	v.stack.fs = fsys
