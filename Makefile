@@ -5,7 +5,7 @@ env = . ./tools/env.sh
 go  = $(env) && nice -n 5 go
 pkgs = ./...
 
-.PHONY: help build quickstart test race lint vet-all tidy crash rot kill interop fuzz check-rules bench-plan bench-volume bench-tape tape-tears tape-errors tape-cuts tape-syncs posix bench-incremental bench-block vm-prepare test-vm kill-nbd resume clean
+.PHONY: help build quickstart test race lint vet-all tidy crash rot kill interop fuzz check-rules bench-plan bench-volume bench-memory bench-tape tape-tears tape-errors tape-cuts tape-syncs posix bench-incremental bench-block vm-prepare test-vm kill-nbd resume clean
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
@@ -68,6 +68,9 @@ bench-plan: ## plan and prune ten thousand datasets of a thousand versions, with
 
 bench-volume: ## pause of a capture under load, a 1 TiB volume, cost of writes and increments
 	@$(env) && CAIRN_SCALE=full go test -count=1 -v -run 'Pause|Terabyte' -bench . ./internal/system/volume && echo "bench-volume: done"
+
+bench-memory: ## a terabyte with fifty snapshots: what a process that opens and reads all of them has resident
+	@need_kib=4000000; $(env) && CAIRN_SCALE=full go test -count=1 -v -run 'MemoryOfMany|Terabyte' ./internal/system/volume && echo "bench-memory: done"
 
 check-rules: ## every rule of the conformance suite against every planted fault
 	@$(env) && CAIRN_SCALE=full go test -count=1 ./internal/work/check && echo "check-rules: each fault is caught by its rule"

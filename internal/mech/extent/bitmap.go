@@ -1,7 +1,8 @@
 // Package extent holds sets of numbers that come in runs: the blocks of a volume
 // that changed, or are preserved. A Bitmap costs memory only where it has both
 // set and clear bits, so that the set of a terabyte volume's blocks opens in no
-// time and holds 4 KiB per touched 128 MiB.
+// time and holds at most 4 KiB per touched 128 MiB, two bytes per block where they
+// are few.
 //
 // It promises exact set arithmetic and nothing else: no locking, no I/O. Numbers
 // are block numbers; counts are in blocks.
@@ -16,18 +17,108 @@ import (
 const (
 	pageBits  = 32768
 	pageWords = pageBits / 64
+	fewMost   = 384 // set bits that a page lists one by one
 )
 
-type page [pageWords]uint64
+// page is the bits of one stretch of numbers: words, or while that is nil, few.
+type page struct {
+	words *[pageWords]uint64
+	few   []uint16 // the set bits, ascending
+}
 
 // fullPage stands for every page whose bits are all set; it is never written.
 var fullPage = func() *page {
-	p := new(page)
-	for i := range p {
-		p[i] = ^uint64(0)
+	p := &page{words: new([pageWords]uint64)}
+	for i := range p.words {
+		p.words[i] = ^uint64(0)
 	}
 	return p
 }()
+
+func (p *page) has(at uint64) bool {
+	if p.words != nil {
+		return p.words[at/64]&(1<<(at%64)) != 0
+	}
+	_, found := slices.BinarySearch(p.few, uint16(at))
+	return found
+}
+
+// add sets bits of a page that is not full, and tells how many were clear.
+func (p *page) add(at, n uint64) (fresh uint64) {
+	if p.words == nil && uint64(len(p.few))+n > fewMost {
+		p.widen()
+	}
+	if p.words == nil {
+		for b := uint16(at); n > 0; b, n = b+1, n-1 {
+			if i, set := slices.BinarySearch(p.few, b); !set {
+				p.few = slices.Insert(p.few, i, b)
+				fresh++
+			}
+		}
+		return fresh
+	}
+	for w, mask := range words(at, n) {
+		fresh += uint64(bits.OnesCount64(mask &^ p.words[w]))
+		p.words[w] |= mask
+	}
+	return fresh
+}
+
+// widen turns the list into words.
+func (p *page) widen() {
+	p.words = new([pageWords]uint64)
+	for _, at := range p.few {
+		p.words[at/64] |= 1 << (at % 64)
+	}
+	p.few = nil
+}
+
+// remove clears bits of a page that is not full, and tells how many were set.
+func (p *page) remove(at, n uint64) (gone uint64) {
+	if p.words == nil {
+		from, _ := slices.BinarySearch(p.few, uint16(at))
+		to := from
+		for to < len(p.few) && uint64(p.few[to]) < at+n {
+			to++
+		}
+		p.few = slices.Delete(p.few, from, to)
+		return uint64(to - from)
+	}
+	for w, mask := range words(at, n) {
+		gone += uint64(bits.OnesCount64(mask & p.words[w]))
+		p.words[w] &^= mask
+	}
+	return gone
+}
+
+// seek finds the first bit from at on whose state is want, or at least gets on;
+// found says which.
+func (p *page) seek(at uint64, want bool) (next uint64, found bool) {
+	if p.words == nil {
+		return p.seekFew(at, want)
+	}
+	w := p.words[at/64]
+	if !want {
+		w = ^w
+	}
+	if w >>= at % 64; w != 0 {
+		return at + uint64(bits.TrailingZeros64(w)), true
+	}
+	return at + 64 - at%64, false
+}
+
+func (p *page) seekFew(at uint64, want bool) (next uint64, found bool) {
+	i, set := slices.BinarySearch(p.few, uint16(at))
+	switch {
+	case want && i == len(p.few):
+		return pageBits, false
+	case want:
+		return uint64(p.few[i]), true
+	case !set:
+		return at, true
+	}
+	return at + 1, false
+}
 
 // Bitmap is a set of block numbers. The zero value is the empty set.
 type Bitmap struct {
@@ -41,7 +132,7 @@ func (b *Bitmap) Count() uint64 { return b.count }
 // Has reports whether the block is in the set.
 func (b *Bitmap) Has(n uint64) bool {
 	p := b.pages[n/pageBits]
-	return p != nil && p[n%pageBits/64]&(1<<(n%64)) != 0
+	return p != nil && p.has(n%pageBits)
 }
 
 // Set adds count blocks from first on.
@@ -71,10 +162,7 @@ func (b *Bitmap) setInPage(no, at, n uint64) {
 		p = new(page)
 		b.pages[no] = p
 	}
-	for w, mask := range words(at, n) {
-		b.count += uint64(bits.OnesCount64(mask &^ p[w]))
-		p[w] |= mask
-	}
+	b.count += p.add(at, n)
 }
 
 // Clear removes count blocks from first on.
@@ -98,22 +186,29 @@ func (b *Bitmap) clearInPage(no, at, n uint64) {
 		return
 	}
 	if p == fullPage {
-		full := *fullPage
-		p = &full
+		p = p.clone()
 		b.pages[no] = p
 	}
-	for w, mask := range words(at, n) {
-		b.count -= uint64(bits.OnesCount64(mask & p[w]))
-		p[w] &^= mask
+	b.count -= p.remove(at, n)
+}
+
+func (p *page) clone() *page {
+	if p.words == nil {
+		return &page{few: slices.Clone(p.few)}
 	}
+	w := *p.words
+	return &page{words: &w}
 }
 
 func (p *page) ones() uint64 {
 	if p == nil {
 		return 0
 	}
+	if p.words == nil {
+		return uint64(len(p.few))
+	}
 	n := 0
-	for _, w := range p {
+	for _, w := range p.words {
 		n += bits.OnesCount64(w)
 	}
 	return uint64(n)
@@ -155,16 +250,13 @@ func (b *Bitmap) seek(from, limit uint64, want bool) uint64 {
 			from = b.skip(from, limit, want)
 			continue
 		}
-		w := p[from%pageBits/64]
-		if !want {
-			w = ^w
+		base := from - from%pageBits
+		next, found := p.seek(from%pageBits, want)
+		if from = base + next; found {
+			break
 		}
-		if w >>= from % 64; w != 0 {
-			return min(from+uint64(bits.TrailingZeros64(w)), limit)
-		}
-		from += 64 - from%64
 	}
-	return limit
+	return min(from, limit)
 }
 
 // skip moves past the missing or full page at from. Over missing pages of a
@@ -260,8 +352,7 @@ func (b *Bitmap) Clone() *Bitmap {
 	c := &Bitmap{pages: make(map[uint64]*page, len(b.pages)), count: b.count}
 	for no, p := range b.pages {
 		if p != fullPage {
-			dup := *p
-			p = &dup
+			p = p.clone()
 		}
 		c.pages[no] = p
 	}

@@ -261,7 +261,9 @@ func (v *Volume) seal(x *stacked) error {
 		return catalog.Edit{Segments: []catalog.Segment{rec}}
 	})
 	if err == nil {
-		x.seal(rec.Length, rec.Epoch)
+		if serr := x.seal(rec.Length, rec.Epoch); serr != nil {
+			v.o.Log.Warn("an index that was just written cannot be read", "volume", v.o.Name, "segment", rec.ID, "error", serr)
+		}
 	}
 	return err
 }

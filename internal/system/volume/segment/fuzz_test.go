@@ -2,6 +2,7 @@ package segment_test
 
 import (
 	"encoding/binary"
+	"fmt"
 	"hash/crc32"
 	"testing"
 
@@ -90,7 +91,9 @@ func FuzzRecover(f *testing.F) {
 func checkSegment(t *testing.T, s *segment.Segment) {
 	t.Helper()
 	has := &extent.Bitmap{}
-	s.Union(has)
+	if err := s.Union(has); err != nil {
+		t.Fatal(err)
+	}
 	s.Check()
 	idx := fileOf(t, nil)
 	if err := s.Seal(idx); err != nil {
@@ -102,7 +105,7 @@ func checkSegment(t *testing.T, s *segment.Segment) {
 	}
 	for first, count := range has.All() {
 		at := first
-		for _, run := range s.Find(first, count) {
+		for _, run := range find(t, s, first, count) {
 			if run.First != at {
 				t.Fatalf("run at %d, want %d", run.First, at)
 			}
@@ -114,10 +117,14 @@ func checkSegment(t *testing.T, s *segment.Segment) {
 		if at != first+count {
 			t.Fatalf("blocks %d to %d are there, found up to %d", first, first+count, at)
 		}
-		again.Find(first, count)
+		if a, b := fmt.Sprint(find(t, s, first, count)), fmt.Sprint(find(t, again, first, count)); a != b {
+			t.Fatalf("found %s, by the index file %s", a, b)
+		}
 	}
 	got := &extent.Bitmap{}
-	again.Union(got)
+	if err := again.Union(got); err != nil {
+		t.Fatal(err)
+	}
 	if got.Count() != has.Count() {
 		t.Fatalf("the index has %d blocks, not %d", got.Count(), has.Count())
 	}

@@ -3,7 +3,6 @@ package segment
 import (
 	"encoding/binary"
 	"hash/crc32"
-	"slices"
 
 	"cairn/internal/mech/extent"
 )
@@ -62,11 +61,6 @@ const (
 // encode is the index file of a segment of that identity and length.
 func (x *index) encode(id Identity, length int64, epoch uint64) []byte {
 	p := make([]byte, indexHead, indexHead+indexEntry*(len(x.slots)+8))
-	nos := make([]uint64, 0, len(x.slots))
-	for n := range x.slots {
-		nos = append(nos, n)
-	}
-	slices.Sort(nos)
 	le := binary.LittleEndian
 	put := func(first, count uint64, kind Kind, s slot) {
 		p = le.AppendUint64(p, first)
@@ -75,16 +69,17 @@ func (x *index) encode(id Identity, length int64, epoch uint64) []byte {
 		p = le.AppendUint32(p, s.at)
 		p = le.AppendUint32(p, s.sum)
 	}
-	for _, n := range nos {
-		put(n, 1, Data, x.slots[n])
-	}
-	for first, count := range x.zero.All() {
-		for ; count > 0; first, count = first+min(count, maxCount), count-min(count, maxCount) {
-			put(first, min(count, maxCount), Zero, slot{})
+	for first, count := range x.has.All() {
+		for _, r := range x.split(nil, first, count) {
+			for i, s := range r.slots {
+				put(r.First+uint64(i), 1, Data, s)
+			}
+			for r.Kind != Data && r.Count > 0 {
+				n := min(r.Count, maxCount)
+				put(r.First, n, r.Kind, slot{})
+				r.First, r.Count = r.First+n, r.Count-n
+			}
 		}
-	}
-	for first, count := range x.lost.All() {
-		put(first, count, Lost, slot{})
 	}
 	le.PutUint32(p[0:], indexMagic)
 	le.PutUint64(p[8:], id.Store)
@@ -95,29 +90,4 @@ func (x *index) encode(id Identity, length int64, epoch uint64) []byte {
 	le.PutUint64(p[48:], uint64(len(p)-indexHead)/indexEntry)
 	le.PutUint32(p[4:], crc32.Checksum(p[8:], table))
 	return p
-}
-
-// decodeIndex reads an index file; ok is false when it is not whole, or not of
-// this segment at this length.
-func decodeIndex(id Identity, length int64, p []byte) (x *index, ok bool) {
-	le := binary.LittleEndian
-	if len(p) < indexHead || le.Uint32(p) != indexMagic || le.Uint32(p[4:]) != crc32.Checksum(p[8:], table) ||
-		le.Uint64(p[8:]) != id.Store || le.Uint64(p[16:]) != id.Segment || le.Uint64(p[24:]) != id.Incarnation ||
-		le.Uint64(p[32:]) != uint64(length) || le.Uint64(p[48:])*indexEntry != uint64(len(p)-indexHead) {
-		return nil, false
-	}
-	x = newIndex()
-	for p = p[indexHead:]; len(p) > 0; p = p[indexEntry:] {
-		first, count, kind := le.Uint64(p), uint64(le.Uint32(p[8:])), Kind(le.Uint32(p[12:]))
-		if !kind.known() {
-			return nil, false
-		}
-		x.has.Set(first, count)
-		if kind == Data {
-			x.slots[first] = slot{at: le.Uint32(p[16:]), sum: le.Uint32(p[20:])}
-			continue
-		}
-		x.kind(kind).Set(first, count)
-	}
-	return x, true
 }

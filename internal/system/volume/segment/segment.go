@@ -16,7 +16,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"sync"
 
@@ -35,8 +34,9 @@ type Segment struct {
 	epoch uint64 // highest of the batches
 	buf   []byte // of the last batch, to be used again
 
-	mu    sync.RWMutex // guards index
-	index *index
+	mu     sync.RWMutex // guards what follows: one of the two is there
+	index  *index
+	sealed *sealedIndex // of a closed segment, whose index is in a file
 }
 
 // New is the segment of an empty file.
@@ -99,16 +99,23 @@ func (s *Segment) Publish(b Batch) {
 }
 
 // Union adds the segment's blocks to the set.
-func (s *Segment) Union(set *extent.Bitmap) {
+func (s *Segment) Union(set *extent.Bitmap) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	if s.sealed != nil {
+		return s.sealed.union(set)
+	}
 	set.Union(&s.index.has)
+	return nil
 }
 
 // Blocks tells how many preserved blocks it holds, and how many of them are lost.
 func (s *Segment) Blocks() (all, lost uint64) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	if s.sealed != nil {
+		return s.sealed.all, s.sealed.lost
+	}
 	return s.index.has.Count(), s.index.lost.Count()
 }
 
@@ -128,15 +135,19 @@ type Run struct {
 	slots        []slot
 }
 
-// Find lists the runs within count blocks from first on, ascending.
-func (s *Segment) Find(first, count uint64) []Run {
+// Find lists the runs within count blocks from first on, ascending. It fails only
+// where the index of a closed segment cannot be read.
+func (s *Segment) Find(first, count uint64) ([]Run, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	if s.sealed != nil {
+		return s.sealed.find(first, count)
+	}
 	var runs []Run
 	for f, n := range s.index.has.Runs(first, count) {
 		runs = s.index.split(runs, f, n)
 	}
-	return runs
+	return runs, nil
 }
 
 // split appends the present run [first, first+count) cut by kind.
@@ -219,24 +230,24 @@ func (s *Segment) Seal(f blockio.File) error {
 	return f.Sync()
 }
 
-// OpenSealed opens a closed segment by its index file. When that is not whole the
-// segment is recovered from its headers instead; whole is false when some of those
-// are unreadable too, so that blocks are missing. Either file may be nil: it is
-// gone.
+// OpenSealed opens a closed segment by its index file, which it keeps, and closes
+// with the segment. When that is not whole the segment is recovered from its
+// headers instead; whole is false when some of those are unreadable too, so that
+// blocks are missing. Either file may be nil: it is gone.
 func OpenSealed(f, idx blockio.File, id Identity, length int64, epoch uint64) (s *Segment, whole bool, err error) {
 	if f == nil {
 		f = nothing{}
 	}
 	if idx != nil {
-		size, err := idx.Size()
+		x, err := openIndex(idx, id, length)
 		if err != nil {
-			return nil, false, err
+			return nil, false, errors.Join(err, idx.Close())
 		}
-		p := make([]byte, size)
-		if _, err := idx.ReadAt(p, 0); err == nil || errors.Is(err, io.EOF) {
-			if x, ok := decodeIndex(id, length, p); ok {
-				return &Segment{id: id, file: f, end: length, known: length, epoch: epoch, index: x}, true, nil
-			}
+		if x != nil {
+			return &Segment{id: id, file: f, end: length, known: length, epoch: epoch, sealed: x}, true, nil
+		}
+		if err := idx.Close(); err != nil {
+			return nil, false, err
 		}
 	}
 	r, err := recoverTo(f, id, length, length)
@@ -253,14 +264,37 @@ func (nothing) Close() error                      { return nil }
 // Matches tells whether p, one block, is what the segment was given for the block;
 // known is false when it has no checksum of it.
 func (s *Segment) Matches(block uint64, p []byte) (same, known bool) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if s.index.zero.Has(block) {
+	runs, err := s.Find(block, 1)
+	switch {
+	case err != nil || len(runs) == 0 || runs[0].Kind == Lost:
+		return false, false
+	case runs[0].Kind == Zero:
 		return bytes.Count(p, []byte{0}) == len(p), true
 	}
-	slot, known := s.index.slots[block]
-	return known && s.id.blockSum(int64(slot.at)*blockSize, p) == slot.sum, known
+	slot := runs[0].slots[0]
+	return s.id.blockSum(int64(slot.at)*blockSize, p) == slot.sum, true
 }
 
-// Close releases the file.
-func (s *Segment) Close() error { return s.file.Close() }
+// UseIndex lets the segment find its blocks in the index file that Seal wrote, in
+// place of memory. It keeps the file, and does nothing but close it when it cannot
+// be used.
+func (s *Segment) UseIndex(idx blockio.File) error {
+	x, err := openIndex(idx, s.id, s.known)
+	if err != nil || x == nil {
+		return errors.Join(err, idx.Close())
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sealed, s.index = x, nil
+	return nil
+}
+
+// Close releases the files.
+func (s *Segment) Close() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.sealed != nil {
+		return errors.Join(s.sealed.file.Close(), s.file.Close())
+	}
+	return s.file.Close()
+}

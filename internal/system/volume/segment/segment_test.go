@@ -50,13 +50,22 @@ func add(t *testing.T, s *segment.Segment, epoch uint64, recs ...segment.Record)
 func content(t *testing.T, s *segment.Segment, first, count uint64) []byte {
 	t.Helper()
 	out := make([]byte, count*cairn.BlockSize)
-	for _, r := range s.Find(first, count) {
+	for _, r := range find(t, s, first, count) {
 		at := (r.First - first) * cairn.BlockSize
 		if err := s.Read(r, out[at:at+r.Count*cairn.BlockSize]); err != nil {
 			t.Fatal(err)
 		}
 	}
 	return out
+}
+
+func find(t *testing.T, s *segment.Segment, first, count uint64) []segment.Run {
+	t.Helper()
+	runs, err := s.Find(first, count)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return runs
 }
 
 func fill(t *testing.T, s *segment.Segment) []byte {
@@ -150,7 +159,7 @@ func TestDamageIsToldFromATornTail(t *testing.T) {
 		if r.Damaged != c.damaged || all != c.blocks {
 			t.Errorf("byte %d: damaged %v with %d blocks, want %v with %d", c.at, r.Damaged, all, c.damaged, c.blocks)
 		}
-		for _, run := range r.Segment.Find(10, 2) {
+		for _, run := range find(t, r.Segment, 10, 2) {
 			err := r.Segment.Read(run, make([]byte, 2*cairn.BlockSize))
 			if errors.Is(err, cairn.KindDamaged) != c.readBad {
 				t.Errorf("byte %d: read says %v", c.at, err)
@@ -197,7 +206,7 @@ func TestSealedSegmentWithoutItsParts(t *testing.T) {
 		if whole && all != want {
 			t.Errorf("%+v: %d of %d blocks", c, all, want)
 		}
-		for _, run := range o.Find(10, 3) {
+		for _, run := range find(t, o, 10, 3) {
 			if err := o.Read(run, make([]byte, 3*cairn.BlockSize)); c.f == nil && !errors.Is(err, cairn.KindDamaged) {
 				t.Errorf("without the file: %v", err)
 			}
@@ -215,8 +224,43 @@ func TestCheckNamesTheBadBlock(t *testing.T) {
 		t.Errorf("checked %d, bad %v, headless %v", checked, bad.Count(), headless)
 	}
 	set := &extent.Bitmap{}
-	s.Union(set)
+	if err := s.Union(set); err != nil {
+		t.Fatal(err)
+	}
 	if set.Count() != 4 {
 		t.Errorf("union has %d", set.Count())
+	}
+}
+
+// An index file that rots while it is open is noticed when it is looked at, and one
+// that rotted before is not used.
+func TestRottenIndexIsNotBelieved(t *testing.T) {
+	f, idx := create(t, "seg"), create(t, "idx")
+	s := segment.New(f, id)
+	fill(t, s)
+	if err := s.Seal(idx); err != nil {
+		t.Fatal(err)
+	}
+	o, _, err := segment.OpenSealed(f, idx, id, s.Length(), s.Epoch())
+	if err != nil {
+		t.Fatal(err)
+	}
+	size, err := idx.Size()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const last = 1<<21 + 2*499 // the last block preserved
+	poke(t, idx, size-1, 0x77)
+	if _, err := o.Find(last, 1); !errors.Is(err, cairn.KindDamaged) {
+		t.Errorf("a rotten leaf says %v", err)
+	}
+	if runs := find(t, o, 10, 1); len(runs) != 1 {
+		t.Error("a good leaf is not read")
+	}
+	if o, _, err = segment.OpenSealed(f, idx, id, s.Length(), s.Epoch()); err != nil {
+		t.Fatal(err)
+	}
+	if runs := find(t, o, last, 1); len(runs) != 1 {
+		t.Error("the segment was not read by its headers instead")
 	}
 }
