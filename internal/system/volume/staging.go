@@ -137,6 +137,7 @@ func (v *Volume) flushAll() error {
 	if err := v.flush(); err != nil {
 		return err
 	}
+	v.stage.Hasten()
 	return v.settle(ctx, internal)
 }
 

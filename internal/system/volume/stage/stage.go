@@ -40,6 +40,9 @@ const (
 	// RoundBlocks is how many blocks a round holds when each came alone.
 	RoundBlocks = 256
 	roundBytes  = RoundBlocks * (blockSize + headSize)
+
+	shortRounds = 32
+	shortBytes  = 16 * (blockSize + headSize)
 )
 
 var table = crc32.MakeTable(crc32.Castagnoli)
@@ -77,6 +80,7 @@ type Area struct {
 	filling *Round // takes writes; nil: the next write begins one
 	moving  *Round // is being carried out
 	spare   []byte // image of a round that ended, to be used again
+	short   int    // rounds still to be begun that take little
 	broken  bool   // a record may be there that does not count: the file has to go
 }
 
@@ -91,6 +95,7 @@ type Round struct {
 	number  uint64
 	image   []byte // of its region of the file
 	end     int
+	room    int // bytes of the image that it may fill
 	records uint32
 	at      map[uint64]int // block → where its newest content is in image
 }
@@ -125,7 +130,7 @@ func (a *Area) Put(first uint64, data []byte) error {
 	}
 	r := a.filling
 	size := headSize + len(data)
-	if r.end+size > len(r.image) {
+	if r.end > 0 && r.end+size > r.room {
 		return ErrFull
 	}
 	rec := r.image[r.end : r.end+size]
@@ -165,7 +170,11 @@ func (a *Area) prepare() error {
 	if a.filling != nil {
 		return nil
 	}
-	r := &Round{image: a.spare, at: make(map[uint64]int, RoundBlocks)}
+	r := &Round{image: a.spare, room: roundBytes, at: make(map[uint64]int, RoundBlocks)}
+	if a.short > 0 {
+		a.short--
+		r.room = shortBytes
+	}
 	if a.spare = nil; r.image == nil {
 		r.image = make([]byte, roundBytes)
 	}
@@ -227,6 +236,14 @@ func (a *Area) Begin() (r *Round, again bool) {
 		a.moving, a.filling = a.filling, nil
 	}
 	return a.moving, false
+}
+
+// Hasten makes the next rounds short, so that whoever waits until nothing is being
+// carried out does not wait for long.
+func (a *Area) Hasten() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.short = shortRounds
 }
 
 // End makes the records of the round that Begin gave invalid and forgets it. When

@@ -151,6 +151,14 @@ func TestFullRoundAsksToBeCarriedOut(t *testing.T) {
 		t.Error("the round is not whole")
 	}
 	put(t, a, 0, content(2, 1))
+	a.End()
+	a.Begin()
+	a.End()
+	a.Hasten()
+	put(t, a, 0, content(3, stage.RoundBlocks/2)) // more than a short round holds, and alone
+	if err := a.Put(1, content(4, 1)); !errors.Is(err, stage.ErrFull) {
+		t.Errorf("a short round takes more: %v", err)
+	}
 }
 
 // A record that could not be written, or made invalid, may be there: nothing more
