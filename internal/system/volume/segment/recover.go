@@ -135,17 +135,13 @@ func (r *Recovered) doubt(f blockio.File, id Identity, h *header) {
 // Check reads every block that the index has, and every header. It returns the
 // bytes that matched and the blocks that cannot be read, lost ones included;
 // headless is set when a header itself is bad: then the index is all that tells
-// which blocks there are.
+// which blocks there are; or when the index rotted since it was opened.
 func (s *Segment) Check() (checked int64, bad *extent.Bitmap, headless bool) {
 	_, firstBad := walk(s.file, s.id, s.known)
-	bad = &extent.Bitmap{}
-	s.mu.RLock()
-	bad.Union(&s.index.lost)
-	all := make([]placed, 0, len(s.index.slots))
-	for n, slot := range s.index.slots {
-		all = append(all, placed{n, slot})
+	all, bad, err := s.list()
+	if err != nil {
+		return 0, bad, true
 	}
-	s.mu.RUnlock()
 	slices.SortFunc(all, func(a, b placed) int { return cmp.Compare(a.at, b.at) })
 	p := make([]byte, checkBlocks*blockSize)
 	for len(all) > 0 {
@@ -157,6 +153,30 @@ func (s *Segment) Check() (checked int64, bad *extent.Bitmap, headless bool) {
 		all = all[n:]
 	}
 	return checked, bad, firstBad < s.known
+}
+
+// list gives the data blocks of the index and the lost ones.
+func (s *Segment) list() (data []placed, lost *extent.Bitmap, err error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	lost = &extent.Bitmap{}
+	if s.sealed != nil {
+		err = s.sealed.each(0, s.sealed.end, func(e indexed) bool {
+			switch e.kind {
+			case Data:
+				data = append(data, placed{e.first, e.slot})
+			case Lost:
+				lost.Set(e.first, e.count)
+			}
+			return true
+		})
+		return data, lost, err
+	}
+	lost.Union(&s.index.lost)
+	for n, slot := range s.index.slots {
+		data = append(data, placed{n, slot})
+	}
+	return data, lost, nil
 }
 
 // checkBlocks is how many blocks Check reads at a time.
