@@ -24,7 +24,14 @@
 // -from choose more seeds, -samples how many random outcomes are tried in all;
 // CAIRN_SCALE=full is 300 seeds and 10,000 samples.
 //
-// Beside the cuts stand receives that are cut and resumed (TestReceiveCuts), disks
-// of which any one call fails (TestFailingCalls), and the engine's rules broken one
-// by one, each of which has to be noticed (TestPlantedFaults).
+// Beside the power also the process may die alone: then every acknowledged write is
+// there, and what was not durable is not durable still when the power fails next.
+//
+// Beside the cuts of one volume stand two volumes that are captured together
+// (TestGroupCuts), receives that are cut and resumed (TestReceiveCuts), senders that
+// lose power (TestSenderLosesPower) and disks of which any one call fails
+// (TestFailingCalls). The engine's rules are broken one by one (TestPlantedFaults, a
+// table of rules), and each place in its source that makes something durable is left
+// out once (TestEachBarrierIsNeeded, which finds the places by itself): every one
+// has to be noticed. The default run takes a part of each.
 package crash

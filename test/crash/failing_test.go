@@ -27,7 +27,7 @@ func changes(op fakedisk.Op) bool {
 // fails. It ends with the first operation that fails; at is the place in the log
 // of the call, -1 when there was none.
 func (w workload) runFailing(n int) (l *live, at int, err error) {
-	l = &live{w: w, disk: w.disk(), h: newHistory(w.sectors)}
+	l = &live{w: w, faults: w.faults, disk: w.disk(), h: newHistory(w.sectors)}
 	calls, flush := 0, false
 	at = -1
 	l.disk.OnCall(func(c fakedisk.Call) error {
@@ -56,7 +56,10 @@ func (w workload) runFailing(n int) (l *live, at int, err error) {
 		}
 		if t.err != nil && at >= 0 {
 			l.doubt(t)
-			if flush && l.dev.Flush(context.Background()) == nil && o.kind != opReopen {
+			if t.op.kind == opCapture {
+				err = l.checkStill()
+			}
+			if err == nil && flush && l.dev.Flush(context.Background()) == nil && o.kind != opReopen {
 				err = fmt.Errorf("operation %d, %v: a flush failed, and the next one claims success", i, o)
 			}
 			return l, at, err
@@ -66,6 +69,27 @@ func (w workload) runFailing(n int) (l *live, at int, err error) {
 		}
 	}
 	return l, at, nil
+}
+
+// checkStill looks at the change sets of the volume as it goes on after a capture
+// that failed.
+func (l *live) checkStill() error {
+	blocks := l.h.blocks()
+	a := &after{l: l, w: l.w, h: l.h, cut: l.disk.Len(), disk: l.disk, v: l.v, dev: l.dev, blocks: blocks, now: map[int64]uint32{}}
+	err := readBlocks(l.dev.ReadAt, blocks, l.dev.Size()/sectorSize, func(p []byte) error {
+		for s, sector := range sectorsOf(p, blocks) {
+			if id, _ := unstamp(sector, s); id != 0 {
+				a.now[s] = id
+			}
+		}
+		return nil
+	})
+	for _, v := range l.h.present() {
+		if err == nil && v.id.GUID != 0 { // not the one that failed
+			err = a.checkChange(v, nil)
+		}
+	}
+	return err
 }
 
 // doubt enters an operation that failed: it may have happened, or not.
@@ -109,7 +133,7 @@ func TestFailingCalls(t *testing.T) {
 	n := workloads(1, 20)
 	first, step := *from, 1
 	if !full() && *seeds == 0 { // the quick run takes a few of the calls of one workload with marks
-		first, step = 5, 2
+		first, step = 5, 6
 	}
 	var total atomic.Int64
 	t.Run("all", func(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"cairn/internal/system/volume"
 	"cairn/internal/testkit/fakedisk"
 )
 
@@ -87,6 +88,7 @@ type workload struct {
 	active  int64 // bytes of the engine's active set
 	segment int64 // bytes of a segment
 	ops     []op
+	faults  volume.Fault
 	lie     func() bool // which syncs the disk leaves out; nil: none
 }
 

@@ -343,14 +343,3 @@ func TestReceiveCuts(t *testing.T) {
 	})
 	t.Logf("%d workloads, %d crashed disks", n, total.Load())
 }
-
-// A resume point that is recorded before the head is flushed is noticed.
-func TestPlantedFaultInReceive(t *testing.T) {
-	for s := uint64(1); s <= 40; s++ {
-		if _, err := tryReceive(drawSource(s, 3), volume.FaultPointBeforeFlush, 1); err != nil {
-			t.Logf("noticed by seed %d: %v", s, err)
-			return
-		}
-	}
-	t.Error("a point before the flush: nothing noticed it")
-}

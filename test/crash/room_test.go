@@ -21,7 +21,7 @@ func (w workload) runOutOfRoom(from int) (l *live, gave int, err error) {
 	}
 	head := w
 	head.ops = w.ops[:from]
-	if l, err = head.run(0); err != nil {
+	if l, err = head.run(w.faults); err != nil {
 		return l, 0, err
 	}
 	free, total, err := l.disk.Space()

@@ -131,7 +131,7 @@ func TestSenderLosesPower(t *testing.T) {
 	target.Seek(x.target.Len())
 	disks := 0
 	for r := x.source.Replay(); r.Next(); {
-		if r.Pos() < x.made {
+		if r.Pos() < x.made || !full() && r.Pos()%3 > 0 {
 			continue
 		}
 		for _, what := range []fakedisk.Subset{fakedisk.Nothing, fakedisk.Everything} {

@@ -125,8 +125,10 @@ func (v *Volume) beginCapture(rec catalog.Version) (*capturing, error) {
 // those under way.
 func (c *capturing) pauseAndSwitch() error {
 	began := time.Now()
-	c.v.gate.Lock()
-	defer c.v.gate.Unlock()
+	if !c.v.o.Faults.has(FaultNoDrain) {
+		c.v.gate.Lock()
+		defer c.v.gate.Unlock()
+	}
 	if err := c.v.carryOut(); err != nil {
 		return err
 	}
@@ -228,7 +230,9 @@ func (v *Volume) foldBack(old switched) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.closing = nil
-	v.dirty.Union(old.dirty)
+	if !v.o.Faults.has(FaultLoseFoldBack) {
+		v.dirty.Union(old.dirty)
+	}
 	v.kept.Union(old.kept)
 	v.keep, v.tracking = old.keep, old.tracking
 	if v.keep == 0 {

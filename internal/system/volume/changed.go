@@ -64,7 +64,7 @@ func (v *Volume) changedSet(from, to cairn.VersionID) (*extent.Bitmap, int64, er
 			return nil, 0, err
 		}
 	}
-	if older.Size != newer.Size {
+	if older.Size != newer.Size && !v.o.Faults.has(FaultGrowUnmarked) {
 		first := uint64(min(older.Size, newer.Size)) / blockSize
 		set.Set(first, blocksOf(0, max(older.Size, newer.Size)).count-first)
 	}

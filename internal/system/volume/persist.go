@@ -141,7 +141,9 @@ func (v *Volume) preserve(recs []segment.Record) error {
 	if err != nil {
 		return err
 	}
-	v.current.open.Publish(batch)
+	if !v.o.Faults.has(FaultPublishLate) {
+		v.current.open.Publish(batch)
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, r := range recs {
@@ -185,6 +187,9 @@ func (v *Volume) append(recs []segment.Record) (segment.Batch, error) {
 		return batch, nil
 	}
 	err = v.current.open.Sync()
+	if err != nil && v.o.Faults.has(FaultRetrySync) {
+		err = v.current.open.Sync()
+	}
 	if err != nil {
 		v.current.open.CutBack()
 	}
@@ -275,7 +280,7 @@ func (v *Volume) mark(set *extent.Bitmap) error {
 	full := int64(v.marked.Count()+set.Count())*blockSize > v.o.ActiveBytes && v.marked.Count() > 0 &&
 		v.closing == nil // a checkpoint would drop marks that an uncommitted capture's fold-back needs
 	v.mu.Unlock()
-	if full {
+	if full && !v.o.Faults.has(FaultUnboundedMarks) {
 		if err := v.checkpoint("checkpoint", func(*catalog.Head) {}); err != nil {
 			v.o.Log.Warn("cannot write a checkpoint; more would count as changed after a crash", "volume", v.o.Name, "error", err)
 		}

@@ -371,6 +371,9 @@ func (v *Volume) Abort(ctx context.Context) error {
 		return nil
 	}
 	forget := func(h *catalog.Head) { h.Receiving = nil }
+	if v.o.Faults.has(FaultAbortForgets) {
+		return v.commit("abort", func(_ *catalog.State, h *catalog.Head) catalog.Edit { forget(h); return catalog.Edit{} })
+	}
 	if from := st.Head.Receiving.From; !from.IsZero() {
 		base, _ := st.NewestSnapshot()
 		err := v.startRollback(base.Name, nil, forget)

@@ -90,6 +90,11 @@ func (v *Volume) setSize(size int64) error {
 // commits the size and cuts the file.
 func (v *Volume) shrink(ctx context.Context, size int64) error {
 	tail := (size + blockSize - 1) / blockSize * blockSize
+	if v.o.Faults.has(FaultTruncateFirst) {
+		if err := v.head.Truncate(size); err != nil {
+			return err
+		}
+	}
 	if err := v.writeZeroes(ctx, size, v.size-size, internal, cairn.MayUnmap); err != nil {
 		return err
 	}

@@ -175,6 +175,11 @@ func (v *Volume) commitGone(why string, e catalog.Edit) (segments, sets []uint64
 	if v.o.Faults.has(FaultDestroyDropsBlocks) {
 		segments = append(segments, ownSegments(st, e.GoneVersions)...)
 	}
+	if v.o.Faults.has(FaultDegradeDropsChanges) && len(e.GoneVersions) > 0 && len(e.Versions) > 0 {
+		for _, s := range st.Sets {
+			sets = append(sets, s.ID)
+		}
+	}
 	e.GoneSegments, e.GoneSets = segments, sets
 	checkpoint := uint64(0)
 	if len(after.Versions) > 0 && marksIn(st, segments) {

@@ -80,6 +80,9 @@ func (o Options) withDefaults() Options {
 	if o.KeepAtLeast == 0 {
 		o.KeepAtLeast = DefaultKeepAtLeast
 	}
+	if o.Faults.has(FaultKeepNone) {
+		o.KeepAtLeast = -1
+	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -282,6 +285,9 @@ func (v *Volume) start(ctx context.Context) error {
 		if err := v.restage(ctx); err != nil {
 			return err
 		}
+	}
+	if v.o.Faults.has(FaultRollbackNotResumed) {
+		return nil
 	}
 	err := v.resumeRollback(ctx)
 	if errors.Is(err, cairn.KindDamaged) {

@@ -144,6 +144,9 @@ func (v *Volume) change(off, length int64, k writeKind, content []byte, apply fu
 			return nil // zeroes already: nothing changes
 		}
 	}
+	if k&zeroing != 0 && v.o.Faults.has(FaultZeroUnpreserved) {
+		touched = nil
+	}
 	if err := v.protect(touched); err != nil {
 		return err
 	}
@@ -238,7 +241,9 @@ func (v *Volume) admit(runs []run) (preserve, mark []run) {
 				preserve = extend(preserve, b)
 			case !v.tracking || v.dirty.Has(b):
 			case v.marked.Has(b):
-				v.dirty.Set(b, 1)
+				if !v.o.Faults.has(FaultForgetBits) {
+					v.dirty.Set(b, 1)
+				}
 			default:
 				mark = extend(mark, b)
 			}
@@ -363,7 +368,7 @@ func isZero(p []byte) bool { return string(p) == string(zeroBlock[:len(p)]) }
 func (v *Volume) flush() error {
 	v.syncing.RLock()
 	defer v.syncing.RUnlock()
-	if e := v.flushErr.Load(); e != nil {
+	if e := v.flushErr.Load(); e != nil && !v.o.Faults.has(FaultForgetFlushError) {
 		return *e
 	}
 	if err := v.head.Sync(); err != nil {

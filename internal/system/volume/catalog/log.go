@@ -86,6 +86,11 @@ func Open(fsys blockio.FS) (*Log, error) {
 	if err := l.read(); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
+	// A process that was killed may have left records that are not on disk yet, and
+	// what is read here is acted on: files go, and new records stand behind it.
+	if err := f.Sync(); err != nil {
+		return nil, errors.Join(failure("open catalog", err), f.Close())
+	}
 	return l, nil
 }
 
