@@ -343,3 +343,15 @@ func TestReceiveCuts(t *testing.T) {
 	})
 	t.Logf("%d workloads, %d crashed disks", n, total.Load())
 }
+
+// A resume point that is recorded before the head is flushed is noticed, whatever
+// part of the planted faults this run takes.
+func TestPlantedFaultInReceive(t *testing.T) {
+	for s := uint64(1); s <= 40; s++ {
+		if err := byReceive(s, volume.FaultPointBeforeFlush); err != nil {
+			t.Logf("noticed by seed %d: %v", s, err)
+			return
+		}
+	}
+	t.Error("a point before the flush: nothing noticed it")
+}
