@@ -61,6 +61,7 @@ func (p *program) tapeMountCommand() *cobra.Command {
 	f.Bool("sync-calls", true, "let sync(2) of any program wait for the tape, where the kernel can (root, Linux 6.18)")
 	f.Bool("background", false, "return when it is mounted, and go on in the background")
 	f.String("log", "", "`FILE` for messages of a mount in the background (default: in the state folder)")
+	f.String("metrics", "", "`FILE` (*.prom) to keep metrics in, for a collector of text files")
 	f.Uint64P("generation", "g", 0, "an older `GENERATION` instead of the newest, read-only")
 	return cmd
 }
@@ -102,6 +103,9 @@ func (p *program) mountAnywhere(ctx context.Context, dir string, o mountOptions)
 	parent := waitingParent()
 	if full, err := filepath.Abs(o.drive); err == nil && parent != nil {
 		o.drive = full // it will leave the working folder
+		if o.metrics != "" {
+			o.metrics, _ = filepath.Abs(o.metrics)
+		}
 	}
 	err := p.mountTape(ctx, dir, o, parent)
 	parent.failed(err)
@@ -126,8 +130,10 @@ func (p *program) mountTape(ctx context.Context, dir string, o mountOptions, par
 	if err := p.printf("%s\n", said); err != nil {
 		return errors.Join(err, m.Unmount(), f.Close(context.WithoutCancel(ctx)))
 	}
+	forget := p.keepMetrics(ctx, m, o.metrics)
 	parent.mounted(said)
 	p.untilUnmounted(ctx, m, dir)
+	forget()
 	if err := f.Close(context.WithoutCancel(ctx)); err != nil {
 		risk := f.Status().Risk
 		p.note("NOT everything is on tape: %s and %s are lost", count(risk.Files, "changed file"), size(risk.Bytes))

@@ -31,6 +31,7 @@ type mountOptions struct {
 	fileMode   uint32
 	dirMode    uint32
 	log        string
+	metrics    string
 }
 
 // optionWords are the options after -o and the flags of the same names, with `_`
@@ -67,6 +68,7 @@ var optionWords = map[string]func(*mountOptions, string) error{
 	"fmask":              func(o *mountOptions, v string) error { return mask(&o.fileMode, v) },
 	"dmask":              func(o *mountOptions, v string) error { return mask(&o.dirMode, v) },
 	"log":                func(o *mountOptions, v string) error { o.log = v; return nil },
+	"metrics":            func(o *mountOptions, v string) error { o.metrics = v; return nil },
 	"kmi_backend":        func(_ *mountOptions, v string) error { return word(new(string), v, "none") },
 	"symlink_type":       func(_ *mountOptions, v string) error { return word(new(string), v, "posix") },
 	"atime":              refuseOption("times are not changed by reading: every change costs an index"),

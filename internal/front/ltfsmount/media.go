@@ -123,7 +123,8 @@ type Report struct {
 	Free         int64     `json:"free_bytes"`
 }
 
-func (m *Mount) report(ctx context.Context) (Report, error) {
+// Report tells how the mount stands.
+func (m *Mount) Report(ctx context.Context) (Report, error) {
 	s, t := m.fs.Status(), m.fs.Tape()
 	total, left, err := m.fs.Room(ctx, false)
 	r := Report{Drive: m.opt.Drive, PID: os.Getpid(), Name: m.fs.VolumeName(), Barcode: t.Barcode(), ReadOnly: s.ReadOnly, SyncCalls: m.at.sync, Policy: s.Policy.String(),
@@ -136,7 +137,7 @@ func (m *Mount) report(ctx context.Context) (Report, error) {
 }
 
 func (m *Mount) reportText(ctx context.Context) (string, bool) {
-	r, err := m.report(ctx)
+	r, err := m.Report(ctx)
 	if err != nil {
 		return "", false
 	}
