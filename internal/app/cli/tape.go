@@ -18,12 +18,15 @@ import (
 
 // tapeCommand groups what works on an LTFS tape.
 func (p *program) tapeCommand() *cobra.Command {
-	members := []*cobra.Command{p.tapeListCommand(), p.tapeLockCommand(), p.tapeWipeCommand(), p.tapeFormatCommand(), p.tapeInfoCommand(), p.tapeLsCommand(), p.tapePutCommand(), p.tapeExtractCommand(),
-		p.tapeHistoryCommand(), p.tapeRollbackCommand(), p.tapeCheckCommand(), p.tapeIndexCommand()}
-	return family(groupTape, "tape", "Format, mount, read, write and check LTFS tapes", "  cairn tape info ./TAPE1", append(members, p.tapeMountCommands()...)...)
+	members := append([]*cobra.Command{p.tapeListCommand()}, p.tapeMountCommands()...)
+	for _, cmd := range []*cobra.Command{p.tapeFormatCommand(), p.tapeInfoCommand(), p.tapeLsCommand(), p.tapePutCommand(), p.tapeExtractCommand(),
+		p.tapeHistoryCommand(), p.tapeRollbackCommand(), p.tapeCheckCommand(), p.tapeIndexCommand(), p.tapeLockCommand(), p.tapeWipeCommand()} {
+		members = append(members, p.byName(cmd))
+	}
+	return family(groupTape, "tape", "Format, mount, read, write and check LTFS tapes", "  cairn tape info ./TAPE1", members...)
 }
 
-const driveHelp = "DRIVE is a tape drive's generic SCSI node (/dev/sg1), or a folder of records, the form in which LTFS tools\nkeep a tape without a drive."
+const driveHelp = "DRIVE is a tape drive's generic SCSI node (/dev/sg1), a folder of records, the form in which LTFS tools keep\na tape without a drive, or a name under tapes: of the configuration."
 
 // creator is what an index says of who wrote it and why.
 func creator(reason string) string {
