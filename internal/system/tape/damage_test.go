@@ -170,16 +170,7 @@ func checkLeft(t *testing.T, tp *tape.Tape, promised []committed, at drive.Posit
 		return
 	}
 	newest := promised[len(promised)-1]
-	hit := map[string]bool{}
-	for name, n := range ix.All() {
-		if n.File == nil {
-			continue
-		}
-		for _, e := range n.File.Extents {
-			last := e.StartBlock + (uint64(e.ByteOffset)+e.ByteCount-1)/4096
-			hit[name] = hit[name] || int(e.Partition-'a') == at.Partition && at.Block >= e.StartBlock && at.Block <= last
-		}
-	}
+	hit := standsAt(ix, at)
 	for name, n := range ix.All() {
 		if n.File == nil || hit[name] {
 			continue // what a hit file holds is the damage's to say, unless it was noticed
@@ -190,6 +181,56 @@ func checkLeft(t *testing.T, tp *tape.Tape, promised []committed, at drive.Posit
 	}
 	if have := len(files(ix)); have != len(newest.files) {
 		t.Errorf("%s: generation %d has %d files, want %d", what, newest.generation, have, len(newest.files))
+	}
+	checkMounted(t, tp, promised[len(promised)/2], at, what)
+}
+
+// standsAt names the files that have data at a place.
+func standsAt(ix *ltfs.Index, at drive.Position) map[string]bool {
+	hit := map[string]bool{}
+	for name, n := range ix.All() {
+		if n.File == nil {
+			continue
+		}
+		for _, e := range n.File.Extents {
+			last := e.StartBlock + (uint64(e.ByteOffset)+e.ByteCount-1)/4096
+			hit[name] = hit[name] || int(e.Partition-'a') == at.Partition && at.Block >= e.StartBlock && at.Block <= last
+		}
+	}
+	return hit
+}
+
+// checkMounted reads a generation through the file system.
+func checkMounted(t *testing.T, tp *tape.Tape, c committed, at drive.Position, what string) {
+	t.Helper()
+	ix, err := tp.At(t.Context(), c.generation)
+	if err != nil {
+		t.Errorf("%s: %v", what, err)
+		return
+	}
+	f, err := tape.NewFS(t.Context(), tp, tape.FSOptions{Index: ix, ReadOnly: true})
+	if err != nil {
+		t.Errorf("%s: mount generation %d: %v", what, c.generation, err)
+		return
+	}
+	hit := standsAt(ix, at)
+	for name, want := range c.files {
+		if hit[name] {
+			continue
+		}
+		n, err := f.Root().Lookup(name[1:])
+		if err != nil {
+			t.Errorf("%s: %s of generation %d: %v", what, name, c.generation, err)
+			continue
+		}
+		got := make([]byte, len(want)+1)
+		read, err := n.Read(t.Context(), got, 0)
+		if err != nil || !bytes.Equal(got[:read], want) {
+			t.Errorf("%s: %s of generation %d, mounted: %d bytes, %v", what, name, c.generation, read, err)
+		}
+	}
+	if err := f.Close(t.Context()); err != nil {
+		t.Errorf("%s: %v", what, err)
 	}
 }
 
