@@ -231,6 +231,19 @@ func generationOf(ctx context.Context, t *tape.Tape, generation uint64) (*ltfs.I
 	return t.At(ctx, generation)
 }
 
+// treeOf is generationOf, or with salvage the tree that a repair would write.
+func treeOf(ctx context.Context, t *tape.Tape, generation uint64, salvage bool) (*ltfs.Index, error) {
+	if salvage {
+		return t.Salvaged(ctx, time.Now())
+	}
+	return generationOf(ctx, t, generation)
+}
+
+func salvageFlag(cmd *cobra.Command, salvage *bool) {
+	cmd.Flags().BoolVar(salvage, "salvage", false, "also what stands behind the last index of a torn tape; nothing is written")
+	cmd.MarkFlagsMutuallyExclusive("salvage", "generation")
+}
+
 func generationFlag(cmd *cobra.Command, g *uint64) {
 	cmd.Flags().Uint64VarP(g, "generation", "g", 0, "an older `GENERATION` instead of the newest")
 }

@@ -89,7 +89,7 @@ func (p *program) putOnTape(ctx context.Context, t *tape.Tape, sources []string,
 func (p *program) tapeExtractCommand() *cobra.Command {
 	var to, captured string
 	var generation uint64
-	var overwrite bool
+	var overwrite, salvage bool
 	cmd := &cobra.Command{
 		Use:   "extract DRIVE [PATH…]",
 		Short: "Copy files from a tape into a folder, in the order they stand on it",
@@ -99,7 +99,7 @@ func (p *program) tapeExtractCommand() *cobra.Command {
 		Args:    cobra.MinimumNArgs(1),
 		RunE: run(func(ctx context.Context, _ *cobra.Command, args []string) error {
 			return withCaptured(ctx, args[0], captured, false, func(t *tape.Tape) error {
-				ix, err := generationOf(ctx, t, generation)
+				ix, err := treeOf(ctx, t, generation, salvage)
 				if err != nil {
 					return err
 				}
@@ -110,6 +110,7 @@ func (p *program) tapeExtractCommand() *cobra.Command {
 	cmd.Flags().StringVar(&to, "to", ".", "`FOLDER` to write to")
 	cmd.Flags().BoolVar(&overwrite, "overwrite", false, "replace files that exist")
 	generationFlag(cmd, &generation)
+	salvageFlag(cmd, &salvage)
 	capturedFlag(cmd, &captured)
 	return cmd
 }

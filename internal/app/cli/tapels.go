@@ -37,7 +37,7 @@ func entryOf(name string, n ltfs.Node) tapeEntry {
 }
 
 func (p *program) tapeLsCommand() *cobra.Command {
-	var asJSON bool
+	var asJSON, salvage bool
 	var generation uint64
 	var from string
 	cmd := &cobra.Command{
@@ -66,7 +66,7 @@ func (p *program) tapeLsCommand() *cobra.Command {
 				return p.listTape(ix, below, asJSON)
 			}
 			return withTape(ctx, args[0], false, func(t *tape.Tape) error {
-				ix, err := generationOf(ctx, t, generation)
+				ix, err := treeOf(ctx, t, generation, salvage)
 				if err != nil {
 					return err
 				}
@@ -76,6 +76,8 @@ func (p *program) tapeLsCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&from, "from", "", "a captured index, `FILE` or folder, instead of a tape")
 	generationFlag(cmd, &generation)
+	salvageFlag(cmd, &salvage)
+	cmd.MarkFlagsMutuallyExclusive("salvage", "from")
 	jsonFlag(cmd, &asJSON)
 	return cmd
 }

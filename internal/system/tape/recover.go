@@ -105,8 +105,8 @@ func (t *Tape) Recover(ctx context.Context, dryRun bool, creator string, now tim
 	if len(t.notes) == 0 || t.unnamed {
 		return r, nil
 	}
-	s := &salvage{t: t, repair: &r, now: ltfs.TimestampOf(now)}
-	if err := s.run(ctx); err != nil {
+	s, err := t.salvage(ctx, &r, now)
+	if err != nil {
 		return r, err
 	}
 	if len(r.Files) > 0 {
@@ -124,9 +124,6 @@ func (t *Tape) Recover(ctx context.Context, dryRun bool, creator string, now tim
 		return r, nil
 	}
 	t.index, t.dirty = s.index, true
-	if err := s.place(); err != nil {
-		return r, err
-	}
 	if err := t.closeIndexes(ctx); err != nil {
 		return r, err
 	}
@@ -140,6 +137,34 @@ func (t *Tape) Recover(ctx context.Context, dryRun bool, creator string, now tim
 	}
 	t.notes = nil
 	return r, nil
+}
+
+// Salvaged is the tree that a recovery would write, for reading from a tape that
+// cannot or must not be written: with it, Extract brings back what stands behind the
+// last index. A tape in order has its current index.
+func (t *Tape) Salvaged(ctx context.Context, now time.Time) (*ltfs.Index, error) {
+	if len(t.notes) == 0 {
+		return t.index, nil
+	}
+	s, err := t.salvage(ctx, &Repair{}, now)
+	if err != nil {
+		return nil, err
+	}
+	return s.index, nil
+}
+
+// salvage collects what stands behind the last indexes, and leaves the tape as it
+// is.
+func (t *Tape) salvage(ctx context.Context, r *Repair, now time.Time) (*salvage, error) {
+	s := &salvage{t: t, repair: r, now: ltfs.TimestampOf(now)}
+	if err := s.run(ctx); err != nil {
+		return nil, err
+	}
+	opened := t.index
+	t.index = s.index
+	err := s.place()
+	t.index = opened
+	return s, err
 }
 
 // closeIndexes writes the filemark that an index at the end of the data partition
