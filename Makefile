@@ -5,7 +5,7 @@ env = . ./tools/env.sh
 go  = $(env) && nice -n 5 go
 pkgs = ./...
 
-.PHONY: help build quickstart test race lint vet-all tidy crash rot kill interop fuzz check-rules bench-plan bench-volume bench-memory bench-tape tape-tears tape-errors tape-cuts tape-syncs posix bench-incremental bench-block vm-prepare test-vm kill-nbd resume clean
+.PHONY: help build quickstart test race lint vet-all tidy crash rot kill interop fuzz check-rules bench-plan bench-volume bench-memory bench-tape tape-tears tape-errors tape-cuts tape-syncs posix bench-incremental bench-block vm-prepare test-vm kill-nbd resume clean matrix
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
@@ -62,6 +62,9 @@ fuzz: ## every parser that meets foreign bytes, ten minutes each (fuzztime=30s)
 	  for f in $$(sed -n 's/^func \(Fuzz[A-Za-z]*\).*/\1/p' $$file); do \
 	    echo "fuzz: $$f in $$(dirname $$file)"; \
 	    go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(fuzztime) $$(dirname $$file) </dev/null; done; done; echo "fuzz: no crash"
+
+matrix: ## every kind of sender to every kind of receiver: full, incremental, from a bookmark, resumed, cancelled, over every transport
+	@$(env) && CAIRN_SCALE=full go test -count=1 -timeout 60m ./test/matrix && echo "matrix: good"
 
 bench-plan: ## plan and prune ten thousand datasets of a thousand versions, within 10 CPU s and 128 MiB
 	@$(env) && CAIRN_SCALE=full go test -count=1 -v ./test/scale && echo "bench-plan: done"

@@ -1,6 +1,7 @@
 package fakezfs
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -87,22 +88,30 @@ func (c *command) one(in *zfsstream.Reader) {
 			c.cut(a)
 			return
 		}
-		switch rec.Type {
-		case zfsstream.TypeEnd:
+		if rec.Type == zfsstream.TypeEnd {
 			c.with(true, func() { c.commit(a) })
 			return
-		case zfsstream.TypeObject:
-			a.size = int64(rec.BlockSize) * sector
-		case zfsstream.TypeWrite:
-			a.put(int64(rec.Offset), rec.Payload)
-		case zfsstream.TypeFree:
-			a.put(int64(rec.Offset), make([]byte, rec.Length))
 		}
+		a.apply(rec)
 		if full := c.full(a); full {
 			c.keep(a)
 			c.fail(1, "cannot receive new filesystem stream: out of space")
 			return
 		}
+	}
+}
+
+// apply takes what a record says about the content, or about a volume's size.
+func (a *arrival) apply(rec zfsstream.Record) {
+	switch {
+	case rec.Type == zfsstream.TypeWrite && rec.Object == object:
+		a.put(int64(rec.Offset), rec.Payload)
+	case rec.Type == zfsstream.TypeWrite && rec.Object == properties:
+		a.size = int64(binary.LittleEndian.Uint64(rec.Payload[zapEntry:]))
+	case rec.Type == zfsstream.TypeFree && rec.Object == object && rec.Length == toEnd:
+		a.content = a.content[:min(uint64(len(a.content)), rec.Offset)]
+	case rec.Type == zfsstream.TypeFree && rec.Object == object:
+		a.put(int64(rec.Offset), make([]byte, rec.Length))
 	}
 }
 
@@ -227,6 +236,7 @@ func (c *command) commit(a *arrival) {
 	h := a.header
 	if d.Kind == "volume" {
 		d.Size = a.size
+		a.content = append(a.content, make([]byte, max(0, a.size-int64(len(a.content))))...)
 	}
 	created := h.Created.Unix()
 	if h.Created.IsZero() {

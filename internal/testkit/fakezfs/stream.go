@@ -21,22 +21,29 @@ import (
 // that of docs/formats/zfsstream.md, written here a second time, so that the codec
 // and the fake check each other.
 const (
-	object       = 1
-	blockBytes   = 4096
-	sector       = 512
-	runBlocks    = 32 // blocks of one write record at most
-	recordBytes  = 312
-	magic        = 0x2F5bacbac
-	typeBegin    = 0
-	typeObject   = 1
-	typeWrite    = 3
-	typeFree     = 4
-	typeEnd      = 5
-	featureLZ4   = 1 << 17
-	featureCut   = 1 << 20 // resuming
-	featureRaw   = 1 << 24
-	headerSingle = 1
-	headerMany   = 2
+	object         = 1
+	blockBytes     = 4096
+	sector         = 512
+	runBlocks      = 32 // blocks of one write record at most
+	recordBytes    = 312
+	magic          = 0x2F5bacbac
+	typeBegin      = 0
+	typeObject     = 1
+	typeWrite      = 3
+	typeFree       = 4
+	typeEnd        = 5
+	featureLZ4     = 1 << 17
+	featureCut     = 1 << 20 // resuming
+	featureRaw     = 1 << 24
+	typeFile       = 19
+	typeVolume     = 23
+	typeProperties = 24
+	properties     = 2
+	zapMagic       = 1<<63 + 3
+	zapEntry       = 64
+	toEnd          = 1<<64 - 1
+	headerSingle   = 1
+	headerMany     = 2
 )
 
 func guidOf(g uint64) cairn.GUID { return cairn.GUID(g) }
@@ -87,9 +94,9 @@ func (e *encoder) record(kind uint32, payload []byte, fill func(f []byte)) {
 
 func put(f []byte, at int, v uint64) { binary.LittleEndian.PutUint64(f[at:], v) }
 
-func (e *encoder) begin(kind, features uint64, volume bool, created int64, to, from uint64, name string) {
+func (e *encoder) begin(kind, features uint64, volume bool, created int64, to, from uint64, name string, details []byte) {
 	e.guid = to
-	e.record(typeBegin, nil, func(f []byte) {
+	e.record(typeBegin, details, func(f []byte) {
 		put(f, 0, magic)
 		put(f, 8, kind|features<<2)
 		put(f, 16, uint64(created))
@@ -113,7 +120,7 @@ func (e *encoder) end() {
 // many writes the header of a compound stream. The record that ends it has the sum
 // of all before it, and none of its own.
 func (e *encoder) many(name string) {
-	e.begin(headerMany, 0, false, 0, 0, 0, name)
+	e.begin(headerMany, 0, false, 0, 0, 0, name, nil)
 	end := make([]byte, recordBytes)
 	binary.LittleEndian.PutUint32(end, typeEnd)
 	for i, s := range e.sum {
@@ -151,12 +158,7 @@ func (e *encoder) content(base, now []byte, from int64) {
 			})
 			off += int64(len(run)) - blockBytes
 		case !bytes.Equal(b, block(base, off)):
-			e.record(typeFree, nil, func(f []byte) {
-				put(f, 0, object)
-				put(f, 8, uint64(off))
-				put(f, 16, blockBytes)
-				put(f, 24, e.guid)
-			})
+			e.free(object, uint64(off), blockBytes)
 		}
 	}
 }
@@ -175,14 +177,67 @@ type part struct {
 }
 
 func (p part) write(e *encoder) {
-	e.begin(headerSingle, p.features, p.volume, p.created, p.to, p.from, p.name)
-	e.record(typeObject, nil, func(f []byte) { // a volume's size stands where the size of blocks would, in sectors
-		put(f, 0, object)
-		binary.LittleEndian.PutUint32(f[16:], uint32(p.size/sector))
-		put(f, 32, p.to)
-	})
+	var details []byte
+	if p.features&featureCut != 0 {
+		details = resumeDetails(p.offset)
+	}
+	e.begin(headerSingle, p.features, p.volume, p.created, p.to, p.from, p.name, details)
+	kind := uint32(typeFile)
+	if p.volume {
+		kind = typeVolume
+	}
+	e.object(object, kind, blockBytes)
+	e.free(object, uint64(max(p.size, int64(len(p.content)))), toEnd)
 	e.content(p.base, p.content, p.offset)
+	if p.volume { // its size stands in an object of its own
+		e.object(properties, typeProperties, sector)
+		block := make([]byte, sector)
+		put(block, 0, zapMagic)
+		put(block, zapEntry, uint64(p.size))
+		copy(block[zapEntry+14:], "size")
+		e.record(typeWrite, block, func(f []byte) {
+			put(f, 0, properties)
+			f[8] = typeProperties
+			put(f, 24, sector)
+			put(f, 32, e.guid)
+		})
+	}
 	e.end()
+}
+
+func (e *encoder) object(number uint64, kind, size uint32) {
+	e.record(typeObject, nil, func(f []byte) {
+		put(f, 0, number)
+		binary.LittleEndian.PutUint32(f[8:], kind)
+		binary.LittleEndian.PutUint32(f[16:], size)
+		put(f, 32, e.guid)
+	})
+}
+
+func (e *encoder) free(number, off, length uint64) {
+	e.record(typeFree, nil, func(f []byte) {
+		put(f, 0, number)
+		put(f, 8, off)
+		put(f, 16, length)
+		put(f, 24, e.guid)
+	})
+}
+
+// resumeDetails is the list of a resumed stream's header, as it lies in memory: each
+// entry is its size, the length of its name, a count, a type, the name and a number.
+func resumeDetails(off int64) []byte {
+	b := []byte{0, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0}
+	for _, p := range []struct {
+		name  string
+		value uint64
+	}{{"resume_object", object}, {"resume_offset", uint64(off)}} {
+		e := make([]byte, 40)
+		copy(e, []byte{40, 0, 0, 0, byte(len(p.name) + 1), 0, 0, 0, 1, 0, 0, 0, 8, 0, 0, 0})
+		copy(e[16:], p.name)
+		put(e, 32, p.value)
+		b = append(b, e...)
+	}
+	return append(b, 0, 0, 0, 0)
 }
 
 // send prepares the parts under the lock, and writes them without it.

@@ -24,13 +24,14 @@ import (
 	"cairn/internal/work/replicate"
 )
 
-// openPools makes pools on files, and gives their place.
-func openPools(t *testing.T, dir string, names ...string) *zfs.Place {
+// openPools makes pools on files in memory, and gives their place.
+func openPools(t *testing.T, names ...string) *zfs.Place {
 	t.Helper()
+	dir := t.TempDir()
 	run(t, "modprobe zfs")
 	for _, name := range names {
 		file := dir + "/pool-" + name
-		run(t, fmt.Sprintf("truncate -s 256M %s && zpool create -f -O mountpoint=none %s %s", file, name, file))
+		run(t, fmt.Sprintf("truncate -s 256M %s && zpool create -f -O mountpoint=none -O sync=disabled %s %s", file, name, file))
 		undo(t, "zpool destroy -f "+name)
 	}
 	p, err := zfs.Open(t.Context(), zfs.Options{Devices: "/dev/zvol"})
@@ -162,7 +163,7 @@ const zvolBytes = 6 << 20
 func TestStreamsThroughVolume(t *testing.T) {
 	inside(t)
 	dir := disk(t)
-	z := openPools(t, dir, "src", "dst")
+	z := openPools(t, "src", "dst")
 	_, volumes := volumesIn(t, dir)
 	for _, blockSize := range []string{"16k", "64k", "4k"} {
 		t.Run(blockSize, func(t *testing.T) { generations(t, z, volumes, "src/z"+blockSize, blockSize) })
@@ -274,7 +275,7 @@ func (c *cutBody) Read(p []byte) (int, error) {
 func TestStreamsCutGoOn(t *testing.T) {
 	inside(t)
 	dir := disk(t)
-	z := openPools(t, dir, "src", "dst")
+	z := openPools(t, "src", "dst")
 	_, volumes := volumesIn(t, dir)
 	const dataset = "src/z"
 	run(t, fmt.Sprintf("zfs create -s -V %d -b 16k %s", 2*zvolBytes, dataset))
@@ -324,7 +325,7 @@ func TestStreamsCutGoOn(t *testing.T) {
 // with the reason.
 func TestStreamsOfEveryKind(t *testing.T) {
 	inside(t)
-	openPools(t, disk(t), "src")
+	openPools(t, "src")
 	run(t, `zfs create -o mountpoint=/srcfs -o xattr=sa src/fs; echo small >/srcfs/small; head -c 300000 /dev/urandom >/srcfs/large; ln -s x /srcfs/link
 		zfs snapshot src/fs@a; rm /srcfs/large; zfs bookmark src/fs@a src/fs#a; zfs snapshot src/fs@b
 		zfs create -s -V 1M -b 8k src/v
