@@ -84,6 +84,15 @@ func (b *bench) atLeast(what string, got, least float64) {
 	fmt.Printf("%-6s %s: %.2f, at least %.2f\n", verdict, what, got, least)
 }
 
+func (b *bench) atMost(what string, got, most float64) {
+	verdict := "holds"
+	if got > most {
+		verdict = "SHORT"
+		b.short = append(b.short, what)
+	}
+	fmt.Printf("%-6s %s: %.0f, at most %.0f\n", verdict, what, got, most)
+}
+
 // limits are the least rates per CPU second, as a multiple of the peer's.
 var limits = []struct {
 	work, peer string

@@ -19,10 +19,13 @@ type server struct {
 	export string
 }
 
-func (b *bench) ours(config string) server {
+func (b *bench) ours(config string) server { return b.serving(config, "db") }
+
+// serving is our server of a volume under the named configuration.
+func (b *bench) serving(config, volume string) server {
 	return server{"cairn", func(socket string) []string {
-		return []string{b.cairn, "--config", b.path(config + ".yml"), "serve", "db", "--listen", "unix:" + socket}
-	}, "db"}
+		return []string{b.cairn, "--config", b.path(config + ".yml"), "serve", volume, "--listen", "unix:" + socket}
+	}, volume}
 }
 
 func (b *bench) nbdkit() server {
