@@ -5,7 +5,8 @@
 // content, and a store, which is a folder that holds everything else: a catalog
 // (what exists), segments (blocks preserved before they were overwritten), marks
 // and change sets (which blocks were written when). The layout is written down in
-// docs/formats/volume.md; the child packages catalog, segment and changes own it.
+// docs/formats/volume.md; the child packages catalog, segment, changes and stage
+// own it.
 //
 // # Intervals
 //
@@ -31,6 +32,9 @@
 //     none, whatever dies on the way (CaptureGroup).
 //   - No write fails because of a snapshot while one may be given up. A sealed
 //     volume (a replica) gives up nothing.
+//   - No acknowledged write is lost by the death of the process: small first writes
+//     wait for the next flush in a file that the kernel holds (staged), all others
+//     are in the head.
 //   - A flush returns when every write acknowledged before is durable; after one
 //     failed, every later one fails until the volume is opened anew.
 //
