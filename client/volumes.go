@@ -1,5 +1,7 @@
 package client
 
+import "time"
+
 // NewVolume says how to make or adopt a volume.
 type NewVolume struct {
 	Name   string `json:"name"`
@@ -10,11 +12,18 @@ type NewVolume struct {
 
 // Volume is what the registry knows of a volume beside its listing.
 type Volume struct {
-	Store      string `json:"store"`                // folder of its store
-	Origin     string `json:"origin,omitempty"`     // adopted file or device; empty for a sparse head of ours
-	Owner      string `json:"owner,omitempty"`      // the file or command that made it
-	Host       string `json:"host,omitempty"`       // the process that hosts it, when another than the one that answers
-	Continuity string `json:"continuity,omitempty"` // why the changes of the head are believed
+	Store      string    `json:"store"`                // folder of its store
+	Origin     string    `json:"origin,omitempty"`     // adopted file or device; empty for a sparse head of ours
+	Owner      string    `json:"owner,omitempty"`      // the file or command that made it
+	Host       string    `json:"host,omitempty"`       // the process that hosts it, when another than the one that answers
+	Continuity string    `json:"continuity,omitempty"` // why the changes of the head are believed
+	GivenUp    []GivenUp `json:"given_up,omitempty"`
+}
+
+// GivenUp is a snapshot whose data went for want of room.
+type GivenUp struct {
+	Bookmark string    `json:"bookmark"` // that took its place
+	At       time.Time `json:"at"`
 }
 
 // Serve asks the daemon to export volumes it hosts over NBD for as long as the

@@ -106,6 +106,11 @@ func (p *program) printRegistered(v client.Volume) error {
 			return err
 		}
 	}
+	for _, g := range v.GivenUp {
+		if err := p.printf("  given up for room at %s: the data of %s\n", g.At.Local().Format(time.DateTime), g.Bookmark); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -76,6 +76,9 @@ func (p onDisk) Rescan(ctx context.Context) error {
 func (p onDisk) Show(ctx context.Context, name string) (client.Volume, error) {
 	d, err := p.Describe(ctx, name)
 	r := client.Volume{Store: d.Store, Origin: d.Origin, Owner: d.Owner, Continuity: d.Continuity}
+	for _, g := range d.GivenUp {
+		r.GivenUp = append(r.GivenUp, client.GivenUp(g))
+	}
 	if d.Host != 0 {
 		r.Host = fmt.Sprintf("process %d", d.Host)
 	}

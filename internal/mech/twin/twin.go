@@ -50,6 +50,9 @@ func fileBytes(end int64) int64 {
 	return (pages + step - 1) / step * step * 2 * Page
 }
 
+// Bytes is how much of the file holds the first end bytes of a log.
+func Bytes(end int64) int64 { return (end + Page - 1) / Page * 2 * Page }
+
 // New is the log in a file of that many bytes.
 func New(f blockio.File, size int64) *Log { return &Log{file: f, size: size} }
 

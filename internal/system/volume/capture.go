@@ -272,7 +272,7 @@ func (v *Volume) markDirty() error {
 		v.dirty.Set(0, blocksOf(0, v.size).count)
 		v.mu.Unlock()
 	}
-	err := v.checkpoint("mark dirty", func(h *catalog.Head) { h.Unverified = "" })
+	err := v.checkpoint("mark dirty", func(h *catalog.Head) { h.Unverified, h.FailedFlush = "", "" })
 	if err != nil {
 		return err
 	}

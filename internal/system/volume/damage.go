@@ -11,6 +11,17 @@ import (
 	"cairn/internal/system/volume/segment"
 )
 
+// renewCatalog writes a catalog of which copies were bad anew.
+func (v *Volume) renewCatalog() {
+	if !v.log.Worn() {
+		return
+	}
+	v.o.Log.Error("blocks of the catalog were bad and were read from their copies", "volume", v.o.Name)
+	if err := v.log.Compact(); err != nil {
+		v.o.Log.Warn("cannot write the catalog anew", "volume", v.o.Name, "error", err)
+	}
+}
+
 // loss is what a segment lacks: blocks that are known, or, when a header of it is
 // unreadable, some that are not.
 type loss struct {

@@ -3,6 +3,7 @@ package volume
 import (
 	"context"
 	"errors"
+	"time"
 )
 
 // Description is what the registry knows of a volume beside its listing.
@@ -11,7 +12,14 @@ type Description struct {
 	Origin     string // adopted file or device; empty for a sparse head of ours
 	Owner      string // the file or command that made it
 	Continuity string // why the change set of the head is believed
-	Host       int    // the process that has it open, when it is not this one; then only Store is known too
+	GivenUp    []GivenUp
+	Host       int // the process that has it open, when it is not this one; then only Store is known too
+}
+
+// GivenUp is a snapshot whose data went for want of room.
+type GivenUp struct {
+	Bookmark string // that took its place
+	At       time.Time
 }
 
 // Describe tells where a volume lies and who owns it.
@@ -31,5 +39,8 @@ func (p *Place) Describe(ctx context.Context, name string) (Description, error) 
 		return Description{}, err
 	}
 	d.Origin, d.Owner, d.Continuity = v.Origin(), v.Owner(), v.Continuity()
+	for _, r := range givenUp(v.state()) {
+		d.GivenUp = append(d.GivenUp, GivenUp{r.Name, r.GivenUp})
+	}
 	return d, nil
 }

@@ -41,9 +41,10 @@
 // # States, and what can go wrong
 //
 // A volume is ok; unverified when its adopted origin may have been written to by
-// others (captures and incremental streams are refused until MarkDirty); damaged
-// when segments lack blocks below what was known durable, or a snapshot holds
-// blocks that could not be read. Errors are *cairn.Error: KindSpace (no room and
+// others (captures and incremental streams are refused until MarkDirty), or a
+// flush of its head failed in an earlier run; damaged when segments lack blocks
+// below what was known durable, or a snapshot holds blocks that could not be read;
+// degraded for a day after snapshots were given up for room. Errors are *cairn.Error: KindSpace (no room and
 // nothing to give up), KindIO (disk), KindDamaged (a preserved block is rotten:
 // EIO in that snapshot only), KindDegraded (a snapshot was given up while it was
 // read), KindCorrupt (the catalog is unreadable; the head is not), KindBusy

@@ -290,6 +290,20 @@ func TestFailedFlushIsSticky(t *testing.T) {
 	if err := v.Device().Flush(ctx); err != nil {
 		t.Errorf("flush of the volume opened anew: %v", err)
 	}
+	if l := v.Listing("db", cairn.Want{}).Dataset; l.State != cairn.StateUnverified || !strings.Contains(l.Why, "failed flush") {
+		t.Errorf("opened anew the volume is %v: %s", l.State, l.Why)
+	}
+	closeVolume(t, v)
+	v = open(t, disk, volume.Options{})
+	if l := v.Listing("db", cairn.Want{}).Dataset; l.State != cairn.StateUnverified {
+		t.Errorf("after a clean stop the volume is %v", l.State)
+	}
+	if err := v.MarkDirty(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if l := v.Listing("db", cairn.Want{}).Dataset; l.State != cairn.StateOK {
+		t.Errorf("marked dirty the volume is %v: %s", l.State, l.Why)
+	}
 }
 
 // A full disk: the oldest snapshots give way, two stay, no write fails before.

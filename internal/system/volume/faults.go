@@ -28,6 +28,8 @@ const (
 	FaultGroupNotTakenOver                     // an opening does not look for the record of a group
 	FaultHealUnchecked                         // a damaged block is healed by content that its checksum speaks against
 	FaultRotIsTorn                             // rot of a segment's last batch is taken for a torn tail
+	FaultForgetFlush                           // that a flush failed is not recorded
+	FaultReserveSpent                          // a reserve that was needed is not made again
 	FaultForgetBits                            // a write under a mark does not enter the change set
 	FaultUnboundedMarks                        // marks are never replaced by a checkpoint, however many they are
 	FaultZeroUnpreserved                       // what is zeroed is not preserved

@@ -81,8 +81,14 @@ func (v *Volume) condition(st *catalog.State) (cairn.State, string) {
 			return cairn.StateDamaged, "snapshot " + r.Name + " lost blocks"
 		}
 	}
+	if st.Head.FailedFlush != "" {
+		return cairn.StateUnverified, "failed flush: " + st.Head.FailedFlush + "; writes acknowledged before it may be missing: check what uses the volume, then run cairn volume mark-dirty"
+	}
 	if st.Head.RollingBack != "" {
 		return cairn.StateDegraded, "a rollback to " + st.Head.RollingBack + " is not finished: roll back to it again"
+	}
+	if why := outOfRoom(st, v.o.Now()); why != "" {
+		return cairn.StateDegraded, why
 	}
 	return cairn.StateOK, ""
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"cairn"
 	"cairn/internal/mech/extent"
 	"cairn/internal/system/volume/catalog"
 	"cairn/internal/system/volume/changes"
@@ -117,7 +118,11 @@ func (v *Volume) recoverSegment(rec catalog.Segment) (segment.Recovered, error) 
 // to captures that were never committed: their blocks and marks join the open
 // interval's.
 func (v *Volume) repair(st *catalog.State, files files) error {
-	if err := v.log.Compact(); err != nil {
+	err := v.log.Compact()
+	if errors.Is(err, cairn.KindSpace) {
+		err = v.log.Rewrite()
+	}
+	if err != nil {
 		return err
 	}
 	if st.Head.Checkpoint != 0 && v.tracking {

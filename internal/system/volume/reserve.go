@@ -3,6 +3,7 @@ package volume
 import (
 	"errors"
 	"log/slog"
+	"strings"
 	"syscall"
 
 	"cairn"
@@ -18,16 +19,48 @@ const reserveName = "reserve"
 // what it replaces: the catalog, an index, and a change set.
 func reserveBytes(size int64) int64 { return 1<<20 + 2*(size/blockSize/8) }
 
-// keepReserve makes the reserve when it is not there. On a disk without room for
-// it that is tried again by the next opening.
-func keepReserve(fsys blockio.FS, size int64, log *slog.Logger) {
+// keepReserve makes the reserve when it is not there; full says that there was no
+// room for it. That is tried again by the next opening.
+func keepReserve(fsys blockio.FS, size int64, log *slog.Logger) (full bool) {
 	want := reserveBytes(size)
 	if st, err := fsys.Stat(reserveName); err == nil && st.Size() >= want {
-		return
+		return false
 	}
-	if err := makeReserve(fsys, want); err != nil && !errors.Is(err, syscall.EOPNOTSUPP) {
+	err := makeReserve(fsys, want)
+	if err != nil && !errors.Is(err, syscall.EOPNOTSUPP) {
 		log.Debug("no room is kept for opening on a full disk", "error", err)
 	}
+	return blockio.Kind(err) == cairn.KindSpace
+}
+
+// restoreReserve makes the reserve again after it was needed. For want of room
+// snapshots are given up as for a write, since the next opening stands on it; but
+// not when that frees nothing, or somebody else takes what it frees.
+func (v *Volume) restoreReserve() {
+	for keepReserve(v.fs, v.state().Head.Size, v.o.Log) && !v.o.Faults.has(FaultReserveSpent) {
+		before, _, err := v.fs.Space()
+		if err != nil || !v.makeRoom(false) {
+			return
+		}
+		if free, _, err := v.fs.Space(); err != nil || free <= before {
+			return
+		}
+	}
+}
+
+// dropIndexes removes the indexes of segments, which can be made again: the last
+// room there is. It reports whether there were any.
+func dropIndexes(fsys blockio.FS) (dropped bool) {
+	names, err := fsys.ReadDir(".")
+	if err != nil {
+		return false
+	}
+	for _, n := range names {
+		if strings.HasPrefix(n, indexPrefix) && ours(n) && fsys.Remove(n) == nil {
+			dropped = true
+		}
+	}
+	return dropped
 }
 
 func makeReserve(fsys blockio.FS, want int64) error {

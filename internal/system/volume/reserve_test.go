@@ -2,7 +2,9 @@ package volume_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
+	"time"
 
 	"cairn"
 	"cairn/internal/system/volume"
@@ -76,5 +78,71 @@ func TestFullStoreOpensAndCloses(t *testing.T) {
 				t.Errorf("with room again the reserve is not back: %v %v", st, err)
 			}
 		})
+	}
+}
+
+// A volume on a full disk that is killed again and again opens each time: the
+// reserve that an opening needed is made again, at the price of a snapshot; which
+// ones went, and when, is told for as long as their bookmarks are there.
+func TestKilledOnAFullDiskAgainAndAgain(t *testing.T) {
+	for _, faults := range []volume.Fault{0, volume.FaultReserveSpent} {
+		disk := fakedisk.New()
+		if err := volume.Create(ctx, disk, volume.CreateOptions{Size: 32 << 20}); err != nil {
+			t.Fatal(err)
+		}
+		now := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+		o := volume.Options{Name: "db", SegmentBytes: 1 << 20, Now: func() time.Time { return now }, Faults: faults}
+		v := open(t, disk, o)
+		write(t, v, 0, fill(1, 24<<20))
+		for _, name := range []string{"@a", "@b", "@c", "@d", "@e", "@f"} {
+			snap(t, v, name)
+			write(t, v, 0, fill(name[1], 2<<20))
+		}
+		fillUp(t, disk)
+		if err := disk.Remove("reserve"); err != nil {
+			t.Fatal(err)
+		}
+		fillUp(t, disk)
+		given := 0
+		var err error
+		for range 4 { // each is a kill
+			if v, err = volume.Open(ctx, disk, o); err != nil {
+				t.Fatal(err)
+			}
+			write(t, v, 4096, fill(7, 4096))
+			killed := disk.Replay()
+			killed.Seek(disk.Len())
+			free, _, _ := disk.Space()
+			disk = killed.Crash(fakedisk.Everything)
+			fillUp(t, disk)
+			_, used, _ := disk.Space()
+			disk.SetCapacity(used + free)
+		}
+		if v, err = volume.Open(ctx, disk, o); err != nil {
+			t.Fatalf("faults %#x: %v", faults, err)
+		}
+		st, err := disk.Stat("reserve")
+		if kept := err == nil && st.Size() >= 1<<20; kept != (faults == 0) {
+			t.Errorf("faults %#x: the reserve is there: %v", faults, kept)
+		}
+		snapshots := 0
+		l := v.Listing("db", cairn.Want{Versions: true})
+		for _, r := range l.Versions {
+			if r.IsSnapshot() {
+				snapshots++
+			} else {
+				given++
+			}
+		}
+		if snapshots < volume.DefaultKeepAtLeast || faults == 0 && given == 0 {
+			t.Errorf("%d snapshots are left, %d were given up", snapshots, given)
+		}
+		if told := l.Dataset.State == cairn.StateDegraded && strings.Contains(l.Dataset.Why, "2026-11-20T12:00:00Z"); told != (given > 0) {
+			t.Errorf("%d given up: the volume is %v: %s", given, l.Dataset.State, l.Dataset.Why)
+		}
+		now = now.Add(25 * time.Hour)
+		if l := v.Listing("db", cairn.Want{}); l.Dataset.State != cairn.StateOK {
+			t.Errorf("a day later the volume is %v: %s", l.Dataset.State, l.Dataset.Why)
+		}
 	}
 }

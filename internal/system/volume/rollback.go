@@ -25,7 +25,7 @@ func (v *Volume) Rollback(ctx context.Context, to cairn.VersionID, destroyNewer 
 		err = v.beginRollback(ctx, to, destroyNewer)
 	}
 	if err == nil {
-		err = v.resumeRollback(ctx)
+		err = withReserve(v.fs, func() error { return v.resumeRollback(ctx) })
 	}
 	return failed("roll back", v.o.Name+to.Name, err)
 }

@@ -142,8 +142,13 @@ func (v *Volume) inUse(st *catalog.State, r catalog.Version) error {
 }
 
 // giveUp removes versions (and puts others in their place) in one record, then
-// what nothing needs any more. Callers hold admin and have asked a destroyer.
+// what nothing needs any more. On a full disk it has the reserve. Callers hold
+// admin and have asked a destroyer.
 func (v *Volume) giveUp(why string, e catalog.Edit) error {
+	return withReserve(v.fs, func() error { return v.giveUpOnce(why, e) })
+}
+
+func (v *Volume) giveUpOnce(why string, e catalog.Edit) error {
 	if err := v.activate(); err != nil {
 		return err
 	}

@@ -225,12 +225,15 @@ func openOrigin(open func(path string) (blockio.File, error), path string) (bloc
 // Open opens a store: it reads the catalog, finishes what a crash cut off and
 // removes what nothing refers to. Nothing is written when the last stop was clean.
 func Open(ctx context.Context, fsys blockio.FS, o Options) (v *Volume, err error) {
-	err = withReserve(fsys, func() error {
+	once := func() error {
 		v, err = openOnce(ctx, fsys, o)
 		return err
-	})
+	}
+	if err = withReserve(fsys, once); blockio.Kind(err) == cairn.KindSpace && dropIndexes(fsys) {
+		err = once()
+	}
 	if err == nil && v.active.Load() {
-		keepReserve(fsys, v.size, v.o.Log)
+		v.restoreReserve()
 	}
 	return v, err
 }
@@ -261,12 +264,7 @@ func openOnce(ctx context.Context, fsys blockio.FS, o Options) (*Volume, error) 
 }
 
 func (v *Volume) start(ctx context.Context) error {
-	if v.log.Worn() {
-		v.o.Log.Error("blocks of the catalog were bad and were read from their copies", "volume", v.o.Name)
-		if err := v.log.Compact(); err != nil {
-			v.o.Log.Warn("cannot write the catalog anew", "volume", v.o.Name, "error", err)
-		}
-	}
+	v.renewCatalog()
 	if err := v.takeOver(); err != nil {
 		return err
 	}

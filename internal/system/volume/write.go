@@ -10,6 +10,7 @@ import (
 
 	"cairn"
 	"cairn/internal/mech/blockio"
+	"cairn/internal/system/volume/catalog"
 	"cairn/internal/system/volume/segment"
 )
 
@@ -380,6 +381,16 @@ func (v *Volume) flush() error {
 func (v *Volume) failFlush(err error) error {
 	sticky := error(&cairn.Error{Op: "flush", Subject: v.o.Name, Kind: cairn.KindIO, Err: err,
 		Hint: "writes since the last good flush may be lost; look at the disk, then open the volume again"})
-	v.flushErr.CompareAndSwap(nil, &sticky)
+	if !v.flushErr.CompareAndSwap(nil, &sticky) || v.o.Faults.has(FaultForgetFlush) {
+		return sticky
+	}
+	// The next opening finds a head that looks whole.
+	cerr := v.commit("failed flush", func(_ *catalog.State, h *catalog.Head) catalog.Edit {
+		h.FailedFlush = err.Error() + " at " + v.o.Now().UTC().Format(time.RFC3339)
+		return catalog.Edit{}
+	})
+	if cerr != nil {
+		v.o.Log.Error("cannot record that a flush failed", "volume", v.o.Name, "error", cerr)
+	}
 	return sticky
 }

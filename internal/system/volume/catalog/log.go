@@ -61,6 +61,7 @@ type Log struct {
 	first    int64 // length of the first record
 	sequence uint64
 	worn     bool
+	sure     bool // what was read is on disk: a killed process may have left a record in the cache
 	failed   error
 }
 
@@ -274,6 +275,11 @@ func (l *Log) Commit(e Edit) error {
 			return err
 		}
 	}
+	if !l.sure {
+		if err := l.Rewrite(); err != nil {
+			return err
+		}
+	}
 	p, err := record(l.State().Store.ID, l.sequence+1, e)
 	if err != nil {
 		return failure("change catalog", err)
@@ -321,7 +327,7 @@ func (l *Log) Compact() error {
 		return failure("write catalog", errors.Join(err, f.Close()))
 	}
 	old := l.file
-	l.file, l.twins, l.end, l.first, l.sequence, l.worn, l.failed = f, twins, end, end, 1, false, nil
+	l.file, l.twins, l.end, l.first, l.sequence, l.worn, l.sure, l.failed = f, twins, end, end, 1, false, true, nil
 	if old != nil {
 		err = old.Close()
 	}
@@ -347,16 +353,37 @@ func (l *Log) writeNew() (blockio.File, *twin.Log, int64, error) {
 		return nil, nil, 0, err
 	}
 	twins := twin.New(f, 0)
-	if err = twins.Reserve(int64(len(p)) + reserve); err == nil {
-		err = twins.WriteAt(p, 0)
+	if err = twins.Reserve(int64(len(p)) + reserve); err == nil || errors.Is(err, syscall.ENOSPC) {
+		err = twins.WriteAt(p, 0) // on a full disk without room ahead
 	}
 	if err == nil && !l.Unsynced {
 		err = f.Sync()
 	}
 	if err != nil {
-		return nil, nil, 0, errors.Join(err, f.Close())
+		return nil, nil, 0, errors.Join(err, f.Close(), l.fs.Remove(NewName))
 	}
 	return f, twins, int64(len(p)), nil
+}
+
+// Rewrite writes what was read over itself and syncs it, so that it is on disk:
+// what Compact does, without room. A cut in between leaves bytes that are equal
+// either way.
+func (l *Log) Rewrite() error {
+	size, err := l.file.Size()
+	if err != nil {
+		return failure("write catalog", err)
+	}
+	if l.twins != nil {
+		size = min(size, twin.Bytes(l.end)) // what lies behind may take room
+	}
+	data := make([]byte, size)
+	if _, err = l.file.ReadAt(data, 0); err == nil || errors.Is(err, io.EOF) {
+		if _, err = l.file.WriteAt(data, 0); err == nil && !l.Unsynced {
+			err = l.file.Sync()
+		}
+	}
+	l.sure = err == nil
+	return failure("write catalog", err)
 }
 
 // Close releases the file.

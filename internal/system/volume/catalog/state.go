@@ -28,6 +28,7 @@ type Version struct {
 	Created time.Time     `json:"created"`
 	Size    int64         `json:"size"`
 	Damaged bool          `json:"damaged,omitempty"`
+	GivenUp time.Time     `json:"givenup,omitzero"` // of a bookmark: when the data of its snapshot went for want of room
 	Leases  []cairn.Lease `json:"leases,omitempty"`
 }
 
@@ -104,6 +105,7 @@ type Head struct {
 	Receiving   *Receiving `json:"receiving,omitempty"`
 	RollingBack string     `json:"rollingback,omitempty"` // the snapshot that the head is being made equal to
 	Unverified  string     `json:"unverified,omitempty"`  // why the head's continuity cannot be shown
+	FailedFlush string     `json:"failedflush,omitempty"` // what a flush of the head failed with: acknowledged writes may be missing
 	Evidence    *Evidence  `json:"evidence,omitempty"`
 }
 
