@@ -132,7 +132,7 @@ func TestManyMarks(t *testing.T) {
 
 // Every fault that the engine knows stands in the table.
 func TestEveryFaultIsPlanted(t *testing.T) {
-	seen := volume.FaultHealUnchecked | volume.FaultRotIsTorn // these two beside the code, in its tests of healing and rot
+	seen := volume.FaultHealUnchecked | volume.FaultRotIsTorn | volume.FaultForgetFlush | volume.FaultReserveSpent // beside the code, in its tests
 	for _, c := range faultsPlanted {
 		seen |= c.fault
 	}

@@ -99,15 +99,11 @@ func TestKilledOnAFullDiskAgainAndAgain(t *testing.T) {
 			write(t, v, 0, fill(name[1], 2<<20))
 		}
 		fillUp(t, disk)
-		if err := disk.Remove("reserve"); err != nil {
-			t.Fatal(err)
-		}
-		fillUp(t, disk)
 		given := 0
 		var err error
-		for range 4 { // each is a kill
+		for range 5 { // each is a kill
 			if v, err = volume.Open(ctx, disk, o); err != nil {
-				t.Fatal(err)
+				break
 			}
 			write(t, v, 4096, fill(7, 4096))
 			killed := disk.Replay()
@@ -119,7 +115,10 @@ func TestKilledOnAFullDiskAgainAndAgain(t *testing.T) {
 			disk.SetCapacity(used + free)
 		}
 		if v, err = volume.Open(ctx, disk, o); err != nil {
-			t.Fatalf("faults %#x: %v", faults, err)
+			if faults == 0 {
+				t.Fatal(err)
+			}
+			continue // noticed
 		}
 		st, err := disk.Stat("reserve")
 		if kept := err == nil && st.Size() >= 1<<20; kept != (faults == 0) {
