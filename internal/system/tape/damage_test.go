@@ -19,7 +19,7 @@ import (
 	"cairn/ltfs"
 )
 
-var damages = flag.Int("damages", 600, "places of a tape to damage")
+var damages = flag.Int("damages", 200, "places of a tape to damage")
 
 // hurts are the ways a place of the medium can be damaged.
 var hurts = map[string]func(d *faketape.Tape, at drive.Position, was []byte){

@@ -12,7 +12,7 @@ import (
 	"cairn/internal/testkit/faketape"
 )
 
-var smallFiles = flag.Int("smallfiles", 600, "small files on the tape of which up to 1,000 are read")
+var smallFiles = flag.Int("smallfiles", 300, "small files on the tape of which up to 1,000 are read")
 
 // Whatever order the index has, many small files are read in one pass: the drive
 // moves over at most 1.1 times the tape.

@@ -16,7 +16,7 @@ import (
 	"cairn/ltfs"
 )
 
-var tears = flag.Int("tears", 300, "torn tapes to look at")
+var tears = flag.Int("tears", 200, "torn tapes to look at")
 
 // committed is what a Commit that returned promised: from this change of the
 // medium on, the generation is there with these files.
