@@ -5,7 +5,7 @@ env = . ./tools/env.sh
 go  = $(env) && nice -n 5 go
 pkgs = ./...
 
-.PHONY: help build quickstart test race lint vet-all tidy crash rot kill interop fuzz check-rules bench-plan bench-volume bench-memory bench-tape tape-tears tape-errors tape-cuts tape-syncs posix bench-incremental bench-block vm-prepare test-vm kill-nbd resume clean matrix
+.PHONY: help build quickstart test race lint vet-all tidy crash rot kill interop fuzz check-rules bench-plan bench-volume bench-memory bench-tape tape-tears tape-errors tape-cuts tape-syncs posix bench-incremental bench-block zfs-kills vm-prepare test-vm kill-nbd resume clean matrix
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
@@ -111,6 +111,9 @@ bench-block: ## serving a volume over NBD, beside nbdkit and qemu-nbd, in server
 
 KERNEL = backports
 vmprepare = need_kib=3000000; $(env) && CGO_ENABLED=0 go build -trimpath -o .work/bin/vmprepare ./test/vm/prepare && nice -n 5 .work/bin/vmprepare -kernel $(KERNEL)
+zfs-kills: ## each process of a ZFS step dies, before and after its work; a catch-up of 1,000 snapshots (on the fake zfs)
+	@CAIRN_SCALE=full nice -n 5 go test -count=1 -timeout 20m -v -run 'TestAnyProcessDies|TestCases/ProcessesOf' ./internal/system/zfs
+
 vm-prepare: ## build the virtual machine from Debian packages, or again when newer ones are there (root; KERNEL=backports|stable)
 	@$(vmprepare)
 

@@ -204,7 +204,7 @@ func (f *Fake) Many(dataset string, n int) error {
 
 // Fault makes calls fail, hang or say something else.
 type Fault struct {
-	Verb   string // "send", "hold", …
+	Verb   string // "send", "hold", …; "*" is any
 	Args   string // text that the arguments contain
 	After  int    // calls that are spared first
 	Times  int    // 0: for ever

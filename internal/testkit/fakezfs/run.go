@@ -139,7 +139,7 @@ func (c *command) fault(line string) (late func()) {
 	var f *Fault
 	c.with(true, func() {
 		for _, one := range c.Faults {
-			if one.Verb != c.verb || !strings.Contains(line, one.Args) {
+			if one.Verb != c.verb && one.Verb != "*" || !strings.Contains(line, one.Args) {
 				continue
 			}
 			if one.After > 0 {
