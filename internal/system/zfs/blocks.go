@@ -18,7 +18,7 @@ import (
 func (s *side) OpenVersion(ctx context.Context, name string, id cairn.VersionID) (cairn.BlockReader, error) {
 	const op = "open"
 	p := s.place
-	d, err := p.look(ctx, op, name, id)
+	d, err := p.whole(ctx, op, name, id)
 	if err != nil {
 		return nil, err
 	}

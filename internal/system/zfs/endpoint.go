@@ -116,7 +116,7 @@ func (s *side) Estimate(ctx context.Context, steps []cairn.Step) ([]int64, error
 		if !step.From.IsZero() {
 			ids = append(ids, step.From)
 		}
-		d, err := s.place.look(ctx, "estimate", step.Dataset, ids...)
+		d, err := s.place.whole(ctx, "estimate", step.Dataset, ids...)
 		if err != nil {
 			return nil, err
 		}

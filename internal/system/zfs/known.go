@@ -121,6 +121,19 @@ func (p *Place) look(ctx context.Context, op, name string, ids ...cairn.VersionI
 	return d, p.failed(op, name, d.has(op, ids))
 }
 
+// whole is look for callers that need sizes and the order of versions too: a version
+// that was received and not listed yet has neither.
+func (p *Place) whole(ctx context.Context, op, name string, ids ...cairn.VersionID) (*dataset, error) {
+	d, err := p.look(ctx, op, name, ids...)
+	if err != nil || !d.incomplete() {
+		return d, err
+	}
+	if d, err = p.fresh(ctx, op, name); err != nil {
+		return nil, err
+	}
+	return d, p.failed(op, name, d.has(op, ids))
+}
+
 // has checks that the versions are there, by name and GUID together.
 func (d *dataset) has(op string, ids []cairn.VersionID) error {
 	for _, id := range ids {

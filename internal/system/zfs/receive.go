@@ -85,6 +85,11 @@ func (r *receive) prepare(ctx context.Context) error {
 			return err
 		}
 	}
+	if h.Resume == 0 && r.there.token() != "" {
+		if err := r.restart(ctx); err != nil {
+			return err
+		}
+	}
 	return r.compose(ctx)
 }
 
@@ -103,11 +108,11 @@ func (r *receive) fits() error {
 		return r.conflict("plan anew", "the stream goes on from byte %d, and no receive was cut here", h.Resume)
 	case h.Resume > 0 && d.partial().To.GUID != h.To.GUID:
 		return r.conflict("plan anew", "the stream goes on with %v, and the receive that was cut here is of %v", h.To.GUID, d.partial().To.GUID)
-	case h.Resume == 0 && d.token() != "":
+	case h.Resume == 0 && d.token() != "" && !r.again():
 		return r.conflict("finish or abort it", "a receive of %s was cut here", d.partial().To.Name)
 	case newest == nil && !h.From.IsZero():
 		return r.conflict("send a full stream", "the stream stands on %s (%v), and there is no snapshot here", h.From.Name, h.From.GUID)
-	case newest == nil && h.Resume == 0 && !d.placeholder:
+	case newest == nil && h.Resume == 0 && !d.placeholder && d.token() == "":
 		return r.conflict("receive into a new dataset, or destroy this one", "the dataset has content, no snapshot, and is no placeholder")
 	case newest != nil && newest.guid != h.From.GUID:
 		return r.conflict("choose a base that both sides have, or roll back", "the newest snapshot here is %s (%v), the stream stands on %v", newest.version, newest.guid, h.From.GUID)
@@ -115,6 +120,26 @@ func (r *receive) fits() error {
 		return r.conflict("seal it to make it a replica", "its head is not sealed: readonly is off by a decision for this dataset")
 	}
 	return nil
+}
+
+// again reports whether the stream is the one that was cut here, from its beginning.
+func (r *receive) again() bool {
+	cut := r.there.partial()
+	return cut.To == r.header.To.VersionID && cut.From.GUID == r.header.From.GUID
+}
+
+// restart gives up what was kept of the same stream.
+func (r *receive) restart(ctx context.Context) error {
+	if err := r.Abort(ctx, r.header.Dataset); err != nil {
+		return err
+	}
+	d, err := r.place.fresh(ctx, "receive", r.header.Dataset)
+	if errors.Is(err, cairn.KindNotFound) {
+		r.there = nil
+		return nil
+	}
+	r.there = d
+	return err
 }
 
 // create is for a dataset that is not there.
@@ -183,8 +208,9 @@ func (r *receive) run(ctx context.Context) error {
 	if err != nil {
 		return r.place.failed("receive", r.subject(), broken(ctx, err))
 	}
-	release := r.place.use(r.header.Dataset, r.header.From)
-	defer release()
+	if r.there != nil && r.there.newest() != nil {
+		defer r.place.use(r.header.Dataset, r.there.newest().id())()
+	}
 	c, err := r.place.start(ctx, child.Options{Args: r.args, In: true})
 	if err != nil {
 		return r.place.failed("receive", r.subject(), err)

@@ -21,7 +21,7 @@ func (s *side) Send(ctx context.Context, step cairn.Step, accept []cairn.Format)
 	const op = "send"
 	p := s.place
 	ids := append([]cairn.VersionID{step.To}, step.Via...)
-	d, err := p.look(ctx, op, step.Dataset, ids...)
+	d, err := p.whole(ctx, op, step.Dataset, ids...)
 	if err != nil {
 		return nil, err
 	}

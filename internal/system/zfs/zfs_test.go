@@ -47,6 +47,7 @@ func TestCases(t *testing.T) { zfscases.Run(t, world(t)) }
 func TestConformance(t *testing.T) {
 	f := fakezfs.New(t)
 	f.Pool("tank")
+	f.Run("set", "snapdev=visible", "tank")
 	p := open(t, f, zfs.Options{})
 	endpointtest.Run(t, check.Fixture{
 		Endpoint: p.Endpoint(zfs.Job{Receive: zfs.ReceiveOptions{Placeholder: zfs.Inherit}}), Prefix: "tank/check",
@@ -62,5 +63,9 @@ func TestConformance(t *testing.T) {
 			}
 			return nil
 		},
-	}, endpointtest.Options{})
+	}, endpointtest.Options{Offered: true, NotOffered: notOffered})
 }
+
+// notOffered are the rules for what ZFS has not: change sets, digests and checks of
+// single versions, and tokens that a sender makes.
+var notOffered = []string{"send-resume", "changes", "changes-gone", "verify", "damage", "digest", "heal"}

@@ -83,7 +83,7 @@ func (c *command) bookmark() {
 	d := c.Datasets[dataset]
 	var source *bookmark
 	if v := c.find(of); v != nil {
-		source = &bookmark{name, v.GUID, v.Txg, v.Created}
+		source = &bookmark{name, v.GUID, v.Txg, v.Created, v.Content}
 	} else if _, from, is := strings.Cut(of, "#"); is && d != nil && d.bookmark(from) != nil {
 		copied := *d.bookmark(from)
 		copied.Name = name

@@ -235,8 +235,10 @@ func (c *command) commit(a *arrival) {
 	}
 	h := a.header
 	if d.Kind == "volume" {
-		d.Size = a.size
-		a.content = append(a.content, make([]byte, max(0, a.size-int64(len(a.content))))...)
+		if a.size > 0 {
+			d.Size = a.size
+		}
+		a.content = append(a.content, make([]byte, max(0, d.Size-int64(len(a.content))))...)[:d.Size] // the last block may reach beyond the end
 	}
 	created := h.Created.Unix()
 	if h.Created.IsZero() {

@@ -60,6 +60,7 @@ type bookmark struct {
 	GUID    uint64
 	Txg     uint64
 	Created int64
+	Content string // what a real one knows by the birth of blocks
 }
 
 // partial is a receive that was cut.

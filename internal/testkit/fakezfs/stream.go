@@ -325,8 +325,7 @@ func (c *command) parts() []part {
 	return parts
 }
 
-// base is a snapshot or bookmark to stand on. A bookmark has no content: all blocks
-// are taken to differ from it.
+// base is a snapshot or bookmark to stand on.
 func (c *command) base(d *dataset, name string) (guid uint64, content []byte, txg uint64) {
 	if v := d.snapshot(strings.TrimPrefix(name, "@")); v != nil && name[0] == '@' {
 		content, err := c.blob(v.Content)
@@ -336,7 +335,11 @@ func (c *command) base(d *dataset, name string) (guid uint64, content []byte, tx
 		return v.GUID, content, v.Txg
 	}
 	if v := d.bookmark(strings.TrimPrefix(name, "#")); v != nil && name[0] == '#' {
-		return v.GUID, bytes.Repeat([]byte{0xff}, int(d.Size)), v.Txg
+		content, err := c.blob(v.Content)
+		if err != nil {
+			c.fail(1, "fakezfs: %v", err)
+		}
+		return v.GUID, content, v.Txg
 	}
 	return 0, nil, 0
 }

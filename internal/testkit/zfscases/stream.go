@@ -160,9 +160,10 @@ func resumable(t *testing.T, w *World) {
 	full := cairn.Step{Dataset: src, To: l.id(src, "@b")}
 	p := l.cut(dst, full, 0.6)
 	l.wantNames(dst)
-	h, all := l.bytes(full)
+	h, all := l.bytes(cairn.Step{Dataset: src, To: l.id(src, "@a")})
 	_, err := l.receive(dst, h, bytes.NewReader(all))
-	l.want("the stream from its beginning onto a cut receive", err, cairn.KindConflict)
+	l.want("another stream onto a cut receive", err, cairn.KindConflict)
+	h, all = l.bytes(full)
 	full.Resume = p.Token
 	h, rest := l.bytes(full)
 	if h.Resume <= 0 || len(rest) > len(all)*3/4 {

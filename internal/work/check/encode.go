@@ -19,6 +19,9 @@ type encoded struct {
 
 // encode makes the stream from → to (from nil: full) for a receiver.
 func (l *lab) encode(ds string, from *point, to point, resume []byte) encoded {
+	if l.zvols() {
+		return l.encodeZvol(ds, from, to, resume)
+	}
 	if !slices.Contains(l.Info.Accepts[cairn.KindVolume], cairn.FormatBlocks) {
 		panic(notOffered("it does not accept " + string(cairn.FormatBlocks)))
 	}

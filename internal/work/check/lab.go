@@ -278,12 +278,13 @@ func firstDifference(got, want []byte) string {
 	return "equal"
 }
 
-// send opens a stream in the blocks format.
+// send opens a stream in the format that the rules read.
 func (l *lab) send(step cairn.Step) *cairn.Stream {
-	if !slices.Contains(l.Info.Sends[cairn.KindVolume], cairn.FormatBlocks) {
-		panic(notOffered("it does not send " + string(cairn.FormatBlocks)))
+	kind, format := l.speaks()
+	if !slices.Contains(l.Info.Sends[kind], format) {
+		panic(notOffered("it does not send " + string(format)))
 	}
-	s, err := l.Sender.Send(l.ctx, step, []cairn.Format{cairn.FormatBlocks})
+	s, err := l.Sender.Send(l.ctx, step, []cairn.Format{format})
 	l.ok("send "+step.Dataset+step.To.Name, err)
 	return s
 }
@@ -292,13 +293,16 @@ func (l *lab) send(step cairn.Step) *cairn.Stream {
 func (l *lab) sent(step cairn.Step, base []byte) []byte {
 	s := l.send(step)
 	defer l.close(s.Body)
-	content, _, err := apply(s.Body, base)
+	content, _, err := l.apply(s.Body, base)
 	l.ok("read the stream of "+step.Dataset+step.To.Name, err)
 	return content
 }
 
 // apply decodes a stream onto base and counts what it carried.
-func apply(r io.Reader, base []byte) ([]byte, blocks.Counts, error) {
+func (l *lab) apply(r io.Reader, base []byte) ([]byte, blocks.Counts, error) {
+	if l.zvols() {
+		return applyZvol(r, base)
+	}
 	in, err := blocks.NewReader(r, blocks.ReaderOptions{})
 	if err != nil {
 		return nil, blocks.Counts{}, err

@@ -28,11 +28,12 @@ func sendFull(l *lab) {
 	ds, points := l.dataset("d", 2)
 	s := l.send(cairn.Step{Dataset: ds, To: points[1].VersionID})
 	defer l.close(s.Body)
-	if h := s.Header; h.Format != cairn.FormatBlocks || h.Dataset != ds || h.To.VersionID != points[1].VersionID || !h.From.IsZero() ||
-		h.Volume != size || h.Resume != 0 || h.Kind != cairn.KindVolume || h.To.Created.IsZero() {
+	kind, format := l.speaks()
+	if h := s.Header; h.Format != format || h.Dataset != ds || h.To.VersionID != points[1].VersionID || !h.From.IsZero() ||
+		h.Volume != size || h.Resume != 0 || h.Kind != kind || h.To.Created.IsZero() {
 		l.fail("the header is %+v", h)
 	}
-	content, _, err := apply(s.Body, nil)
+	content, _, err := l.apply(s.Body, nil)
 	l.ok("read the stream", err)
 	if !bytes.Equal(content, points[1].content) {
 		l.fail("the stream carries something else: %s", firstDifference(content, points[1].content))
@@ -45,7 +46,7 @@ func (l *lab) wantIncrement(ds string, from cairn.VersionID, base, to point) {
 	if s.Header.From != from {
 		l.fail("the header says from %+v, want %+v", s.Header.From, from)
 	}
-	content, counts, err := apply(s.Body, base.content)
+	content, counts, err := l.apply(s.Body, base.content)
 	l.ok("read the stream", err)
 	if !bytes.Equal(content, to.content) {
 		l.fail("%s applied to %s gives something else than %s: %s", from, base.Name, to.Name, firstDifference(content, to.content))
@@ -108,6 +109,9 @@ func (l *lab) bigDataset(short string) (string, point) {
 }
 
 func sendResume(l *lab) {
+	if l.zvols() {
+		panic(notOffered("only the receiver of a zfs stream can say where it goes on"))
+	}
 	ds, p := l.bigDataset("d")
 	step := cairn.Step{Dataset: ds, To: p.VersionID}
 	got, token := l.head(step, 9<<20)
@@ -161,7 +165,7 @@ func sendHolds(l *lab) {
 	s := l.send(cairn.Step{Dataset: ds, From: points[0].VersionID, To: points[1].VersionID})
 	defer l.close(s.Body)
 	l.want("destroy of a version that is being sent", l.destroyOne(ds, points[1].VersionID), cairn.KindBusy)
-	content, _, err := apply(s.Body, points[0].content)
+	content, _, err := l.apply(s.Body, points[0].content)
 	l.ok("read the stream", err)
 	if !bytes.Equal(content, points[1].content) {
 		l.fail("the stream carries something else")

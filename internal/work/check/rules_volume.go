@@ -312,7 +312,7 @@ func damage(l *lab) {
 	}
 	s, err := l.Sender.Send(l.ctx, cairn.Step{Dataset: ds, To: points[0].VersionID}, []cairn.Format{cairn.FormatBlocks})
 	if err == nil {
-		_, _, err = apply(s.Body, nil)
+		_, _, err = l.apply(s.Body, nil)
 		l.close(s.Body)
 	}
 	if err == nil {
