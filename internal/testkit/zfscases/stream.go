@@ -163,7 +163,7 @@ func resumable(t *testing.T, w *World) {
 	h, all := l.bytes(cairn.Step{Dataset: src, To: l.id(src, "@a")})
 	_, err := l.receive(dst, h, bytes.NewReader(all))
 	l.want("another stream onto a cut receive", err, cairn.KindConflict)
-	h, all = l.bytes(full)
+	_, all = l.bytes(full)
 	full.Resume = p.Token
 	h, rest := l.bytes(full)
 	if h.Resume <= 0 || len(rest) > len(all)*3/4 {
