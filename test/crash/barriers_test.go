@@ -121,6 +121,7 @@ var provedElsewhere = map[string]string{
 	"damage.go fillSegment 1": "internal/system/volume.TestBarriersOfHealingAreNeeded",
 	"damage.go fillSegment 2": "internal/system/volume.TestBarriersOfHealingAreNeeded",
 	"heal.go commit 1":        "internal/system/volume.TestHealWritesUnreadableBlocksOfTheHead",
+	"catalog/log.go Open 1":   "internal/system/volume/catalog.TestRecordsOfAKilledProcessAreMadeDurable",
 }
 
 // Each barrier of the engine is needed: without it a cut comes out wrong, within a

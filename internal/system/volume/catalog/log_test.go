@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 	"testing"
 
 	"cairn"
 	"cairn/internal/mech/blockio"
 	"cairn/internal/system/volume/catalog"
+	"cairn/internal/testkit/fakedisk"
 )
 
 func newLog(t *testing.T) (blockio.FS, *catalog.Log) {
@@ -202,6 +204,37 @@ func TestGarbage(t *testing.T) {
 		segments, sets := s.Garbage()
 		if fmt.Sprint(segments, sets) != fmt.Sprint(c.segments, c.sets) {
 			t.Errorf("%d: %v %v, want %v %v", i, segments, sets, c.segments, c.sets)
+		}
+	}
+}
+
+// A process that was killed left a record that is not on disk yet. Whoever opens
+// the log next relies on it, so it is durable from then on, whatever the power does
+// to the records behind it.
+func TestRecordsOfAKilledProcessAreMadeDurable(t *testing.T) {
+	disk := fakedisk.New()
+	l, err := catalog.Create(disk, catalog.State{Store: catalog.Store{ID: 7, Format: 1}, Head: catalog.Head{NextID: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, l, "@a", 1)
+	r := disk.Replay()
+	r.Seek(disk.Len() - 1) // before the sync of the record
+	disk = r.Kill()
+	if l, err = catalog.Open(disk); err != nil {
+		t.Fatal(err)
+	}
+	opened := disk.Len()
+	put(t, l, "@b", 2)
+	for r := disk.Replay(); ; {
+		for what := fakedisk.Subset(0); r.Pos() >= opened && what < 40; what++ {
+			l, err := catalog.Open(r.Crash(what))
+			if err != nil || !strings.HasPrefix(names(l), "@a") {
+				t.Fatalf("cut %d, outcome %d: %v", r.Pos(), what, err)
+			}
+		}
+		if !r.Next() {
+			return
 		}
 	}
 }
