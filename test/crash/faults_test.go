@@ -76,7 +76,7 @@ var faultsPlanted = []struct {
 	{"snapshot reads look again after reading the head", volume.FaultNoSecondLook, byCuts, 22},
 	{"what a process that died had acknowledged is carried out", volume.FaultForgetStage, byCuts, 24},
 	{"a staged write that was carried out is never carried out again", volume.FaultKeepStage, byCuts, 19},
-	{"staged writes count only in the boot that staged them", volume.FaultStageOfAnyBoot, byCuts, 5},
+	{"staged writes count only in the boot that staged them", volume.FaultStageOfAnyBoot, byCuts, 17},
 	{"a write under a mark enters the change set before the mark may go", volume.FaultForgetBits, byCuts, 5},
 	{"the excess after a crash is bounded by the active set", volume.FaultUnboundedMarks, byMarks, 1},
 	{"what is zeroed or discarded is preserved first", volume.FaultZeroUnpreserved, byCuts, 2},

@@ -49,7 +49,7 @@ type op struct {
 // one: for a read before it reads from the head what the nested one changes.
 func (o op) nestsAt(n int, c fakedisk.Call) bool {
 	if o.kind == opRead && o.nested.kind <= opDiscard {
-		return c.Op == fakedisk.OpRead && path.Base(c.Name) == "head" && c.Off/blockSize == o.nested.first/perBlock
+		return c.Op == fakedisk.OpRead && path.Base(c.Name) == "head" && c.Off <= o.nested.first*sectorSize && o.nested.first*sectorSize < c.Off+c.Len
 	}
 	return n == o.at
 }
