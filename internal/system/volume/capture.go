@@ -59,7 +59,7 @@ func (v *Volume) verified() error {
 		return nil
 	}
 	return &cairn.Error{Op: "rely on the change set", Subject: v.o.Name, Kind: cairn.KindUnverified, Err: errors.New(why),
-		Hint: "run cairn volume mark-dirty: then everything counts as changed"}
+		Hint: "compare its newest snapshot with a replica, cairn volume verify NAME@SNAP --against PLACE --heal: then just what others wrote counts as changed; or run cairn volume mark-dirty: then everything does"}
 }
 
 // doubt says why the head's continuity cannot be shown; empty when it can.

@@ -39,15 +39,23 @@ func (v *Volume) Changed(ctx context.Context, from, to cairn.VersionID) iter.Seq
 // changedSet is the blocks written between two versions, and the size of the
 // newer one.
 func (v *Volume) changedSet(from, to cairn.VersionID) (*extent.Bitmap, int64, error) {
+	if to.IsZero() {
+		if err := v.verified(); err != nil {
+			return nil, 0, err
+		}
+	}
+	return v.knownChanges(from, to)
+}
+
+// knownChanges is changedSet without regard to what others may have written.
+func (v *Volume) knownChanges(from, to cairn.VersionID) (*extent.Bitmap, int64, error) {
 	st, set, size := v.openChanges(to)
 	newer := catalog.Version{Start: st.Head.NextID, Size: size}
 	older, err := find(st, from)
 	if err != nil {
 		return nil, 0, err
 	}
-	if to.IsZero() {
-		err = v.verified()
-	} else {
+	if !to.IsZero() {
 		newer, err = find(st, to)
 	}
 	if err != nil {

@@ -118,7 +118,7 @@ func (v *Volume) enterLoss(d loss) error {
 		}
 	}
 	v.o.Log.Error("a segment is damaged below what was durable", "volume", v.o.Name, "segment", d.rec.ID, "missing", gone.Count(), "unreadable", count(d.blocks))
-	entered, err := v.writeSegment(d.rec.Interval, d.rec.ID, lostRecords(gone))
+	entered, err := v.writeSegment(catalog.Segment{Interval: d.rec.Interval, Heals: d.rec.ID}, lostRecords(gone))
 	if err != nil {
 		return err
 	}
@@ -241,20 +241,20 @@ func lostRecords(set *extent.Bitmap) (recs []segment.Record) {
 }
 
 // writeSegment makes a closed segment of the records, durable but not in the
-// catalog yet; nil when there are none. heals is the segment before which it will
-// be looked at, 0 for none. Its batches count as no marks.
-func (v *Volume) writeSegment(interval, heals uint64, recs []segment.Record) (*stacked, error) {
+// catalog yet; nil when there are none. rec gives its interval, the segment that it
+// heals and its epoch: with none, its batches count as no marks.
+func (v *Volume) writeSegment(rec catalog.Segment, recs []segment.Record) (*stacked, error) {
 	if len(recs) == 0 {
 		return nil, nil
 	}
-	rec := catalog.Segment{ID: v.newID(), Interval: interval, Incarnation: v.state().Head.Incarnation, Heals: heals}
+	rec.ID, rec.Incarnation = v.newID(), v.state().Head.Incarnation
 	v.remove(numbered(segPrefix, rec.ID), numbered(indexPrefix, rec.ID))
 	f, err := v.fs.Create(numbered(segPrefix, rec.ID))
 	if err != nil {
 		return nil, err
 	}
 	s := segment.New(f, v.ident(rec))
-	err = v.fillSegment(s, interval, recs)
+	err = v.fillSegment(s, rec, recs)
 	if err = errors.Join(err, f.Close()); err != nil {
 		v.removeNumbered([]uint64{rec.ID}, nil)
 		return nil, err
@@ -263,8 +263,8 @@ func (v *Volume) writeSegment(interval, heals uint64, recs []segment.Record) (*s
 	return v.closedSegment(rec), nil
 }
 
-func (v *Volume) fillSegment(s *segment.Segment, interval uint64, recs []segment.Record) error {
-	batch, err := s.Append(interval, 0, recs)
+func (v *Volume) fillSegment(s *segment.Segment, rec catalog.Segment, recs []segment.Record) error {
+	batch, err := s.Append(rec.Interval, rec.Epoch, recs)
 	if err == nil && !v.o.Faults.has(FaultSkipSegmentSync) {
 		err = s.Sync()
 	}

@@ -3,6 +3,7 @@ package volume
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 
@@ -81,6 +82,8 @@ type healing struct {
 	into    map[uint64][]segment.Record // by the segment that is healed
 	order   []uint64                    // of into
 	inHead  bool                        // blocks were written to the head
+	doubt   bool                        // others may have written to the head
+	foreign []segment.Record            // what the snapshot had where they did
 }
 
 func (v *Volume) newHealing(id cairn.VersionID, o cairn.HealOptions) (*healing, error) {
@@ -94,11 +97,11 @@ func (v *Volume) newHealing(id cairn.VersionID, o cairn.HealOptions) (*healing, 
 	if err != nil {
 		return nil, err
 	}
-	set, _, err := v.changedSet(id, cairn.VersionID{})
+	set, _, err := v.knownChanges(id, cairn.VersionID{})
 	if err != nil {
 		return nil, err
 	}
-	h := &healing{v: v, dry: o.DryRun, version: r, since: set, into: map[uint64][]segment.Record{}}
+	h := &healing{v: v, dry: o.DryRun, version: r, since: set, into: map[uint64][]segment.Record{}, doubt: v.doubt() != ""}
 	if o.DryRun {
 		return h, nil
 	}
@@ -133,7 +136,7 @@ func (h *healing) offer(p cairn.Patch) (cairn.Mending, error) {
 func (h *healing) offerBlock(block uint64, whole, data []byte) (cairn.Mending, error) {
 	m, err := h.offerSegment(block, whole)
 	if m == 0 && err == nil {
-		m, err = h.offerHead(block, data)
+		m, err = h.offerHead(block, whole, data)
 	}
 	return m, err
 }
@@ -164,19 +167,25 @@ func (h *healing) offerSegment(block uint64, whole []byte) (cairn.Mending, error
 
 // put notes that the block is to be looked at before the segment.
 func (h *healing) put(target, block uint64, whole []byte) {
-	rec := segment.Record{First: block, Count: 1, Kind: segment.Data, Bytes: whole}
-	if isZero(whole) {
-		rec.Kind, rec.Bytes = segment.Zero, nil
-	}
+	rec := recordOf(block, whole)
 	if h.into[target] == nil {
 		h.order = append(h.order, target)
 	}
 	h.into[target] = append(h.into[target], rec)
 }
 
+func recordOf(block uint64, whole []byte) segment.Record {
+	if isZero(whole) {
+		return segment.Record{First: block, Count: 1, Kind: segment.Zero}
+	}
+	return segment.Record{First: block, Count: 1, Kind: segment.Data, Bytes: whole}
+}
+
 // offerHead decides about a block that is read from the head: it is bad when the
-// disk cannot read it, and then written anew, unless it changed since.
-func (h *healing) offerHead(block uint64, data []byte) (cairn.Mending, error) {
+// disk cannot read it, and then written anew, unless it changed since. Where
+// others may have written to the head and it differs, they did: what they wrote
+// stays, counts as changed, and the snapshot gets back what it had.
+func (h *healing) offerHead(block uint64, whole, data []byte) (cairn.Mending, error) {
 	v := h.v
 	r := run{block, 1}
 	v.gate.RLock()
@@ -189,6 +198,9 @@ func (h *healing) offerHead(block uint64, data []byte) (cairn.Mending, error) {
 	switch {
 	case err == nil && bytes.Equal(have, data):
 		return cairn.MendNotBad, nil
+	case err == nil && h.doubt && !h.written(block):
+		h.foreign = append(h.foreign, recordOf(block, whole))
+		return cairn.MendedByGUID, nil
 	case err == nil || h.written(block) || off+int64(len(data)) > v.size:
 		return cairn.MendDoubtful, nil
 	case h.dry:
@@ -209,12 +221,24 @@ func (h *healing) commit() error {
 			return err
 		}
 	}
-	if len(h.order) == 0 {
+	if len(h.order)+len(h.foreign) == 0 {
 		return nil
 	}
+	v.gate.Lock()
+	defer v.gate.Unlock()
 	v.persist.Lock()
 	defer v.persist.Unlock()
+	if err := h.untouched(); err != nil {
+		return err
+	}
 	made, err := h.write()
+	if err == nil && len(h.foreign) > 0 {
+		// Its batch is a mark too: what others wrote counts as changed by the same record.
+		var x *stacked
+		if x, err = v.writeSegment(catalog.Segment{Interval: v.interval, Epoch: v.epoch}, h.foreign); err == nil {
+			made = append(made, x)
+		}
+	}
 	if err != nil {
 		for _, x := range made {
 			err = v.unwritten(x, err)
@@ -237,6 +261,25 @@ func (h *healing) commit() error {
 	for _, x := range made {
 		v.stack.push(x)
 	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, r := range h.foreign {
+		v.kept.Set(r.First, r.Count)
+		v.dirty.Set(r.First, r.Count)
+	}
+	return nil
+}
+
+// untouched makes sure that no write preserved meanwhile what others had written.
+// Callers hold gate.
+func (h *healing) untouched() error {
+	h.v.mu.Lock()
+	defer h.v.mu.Unlock()
+	for _, r := range h.foreign {
+		if h.v.kept.Has(r.First) {
+			return &cairn.Error{Op: "heal", Subject: h.version.Name, Kind: cairn.KindBusy, Err: errors.New("blocks of it were written meanwhile"), Hint: "do it again"}
+		}
+	}
 	return nil
 }
 
@@ -255,7 +298,7 @@ func (h *healing) write() (made []*stacked, err error) {
 		if target.Heals != 0 {
 			before = target.Heals
 		}
-		x, err := h.v.writeSegment(target.Interval, before, h.into[id])
+		x, err := h.v.writeSegment(catalog.Segment{Interval: target.Interval, Heals: before}, h.into[id])
 		if err != nil {
 			return made, err
 		}
@@ -264,19 +307,39 @@ func (h *healing) write() (made []*stacked, err error) {
 	return made, nil
 }
 
-// declareSound ends the state damaged of a snapshot that was compared in full,
-// when nothing of it is unreadable.
+// declareSound ends the state damaged of a snapshot that was compared in full, and
+// the doubt about the head, when nothing of it is unreadable. Of newer snapshots
+// nobody knows what others overwrote: they are damaged when there was doubt.
 func (v *Volume) declareSound(ctx context.Context, r catalog.Version) error {
+	doubt := v.doubt() != ""
+	if now, found := v.state().Find(r.Name); !doubt && (!found || !now.Damaged) {
+		return nil
+	}
 	c, err := v.verify(ctx, r.ID(), r.Start, r.Size)
 	if err != nil || len(c.Damaged) > 0 {
 		return err
 	}
-	return v.commit("sound "+r.Name, func(s *catalog.State, _ *catalog.Head) catalog.Edit {
-		now, found := s.Find(r.Name)
-		if !found || !now.Damaged {
-			return catalog.Edit{}
+	err = v.commit("sound "+r.Name, func(s *catalog.State, h *catalog.Head) catalog.Edit {
+		h.Unverified = ""
+		var e catalog.Edit
+		for _, x := range s.Versions {
+			switch {
+			case x.Name == r.Name && x.Damaged:
+				x.Damaged = false
+			case doubt && x.ID().IsSnapshot() && x.Start > r.Start && !x.Damaged:
+				x.Damaged = true
+			default:
+				continue
+			}
+			e.Versions = append(e.Versions, x)
 		}
-		now.Damaged = false
-		return catalog.Edit{Versions: []catalog.Version{now}}
+		return e
 	})
+	if err != nil {
+		return err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.unverified = ""
+	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -233,6 +234,85 @@ func unreadable(disk *fakedisk.Disk, offs ...int64) map[int64]bool {
 		return nil
 	})
 	return bad
+}
+
+// An origin that others wrote to is compared with a replica of its newest version:
+// the snapshots get back what they had, what others wrote stays in the head, and
+// just that becomes the change set.
+func TestForeignWritesAreReconciled(t *testing.T) {
+	dir := t.TempDir()
+	was := fill(1, 1<<20)
+	origin := originFile(t, was)
+	p := openPlace(t, volume.PlaceOptions{Dir: dir})
+	if err := p.Adopt(ctx, "db", origin, "", ""); err != nil {
+		t.Fatal(err)
+	}
+	take := func(name string) cairn.Version {
+		v, err := p.Open(ctx, "db")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return snap(t, v, name)
+	}
+	a := take("@a")
+	v, _ := p.Open(ctx, "db")
+	write(t, v, 40960, fill(2, 4096))
+	b := take("@b")
+	copied := bytes.Clone(was)
+	copy(copied[40960:], fill(2, 4096))
+	p = reopen(t, p, dir)
+	f, err := os.OpenFile(origin, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign := map[int64]bool{0: true, 8192: true, 40960: true}
+	for off := range foreign {
+		if _, err := f.WriteAt(fill(9, 4096), off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if v, err = p.Open(ctx, "db"); err != nil {
+		t.Fatal(err)
+	}
+	list, err := v.Heal(ctx, b.VersionID, patches(copied), cairn.HealOptions{Whole: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, m := range list {
+		if (m == cairn.MendedByGUID) != foreign[int64(i)*4096] {
+			t.Errorf("block %d: outcome %d", i, m)
+		}
+	}
+	p = reopen(t, p, dir)
+	if v, err = p.Open(ctx, "db"); err != nil {
+		t.Fatal(err)
+	}
+	if l := v.Listing("db", cairn.Want{}).Dataset; l.State != cairn.StateOK {
+		t.Errorf("the volume is %v: %s", l.State, l.Why)
+	}
+	if !bytes.Equal(readAll(t, v, a.VersionID), was) || !bytes.Equal(readAll(t, v, b.VersionID), copied) {
+		t.Error("the snapshots read as something else")
+	}
+	changed := map[int64]bool{}
+	for e, err := range v.Changed(ctx, b.VersionID, cairn.VersionID{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		for off := e.Offset; off < e.End(); off += 4096 {
+			changed[off] = true
+		}
+	}
+	if !maps.Equal(changed, foreign) {
+		t.Errorf("changed since @b: %v, others wrote %v", changed, foreign)
+	}
+	head := make([]byte, 12288)
+	if err := v.Device().ReadAt(ctx, head, 0); err != nil || head[0] != 9 || head[4096] != 1 || head[8192] != 9 {
+		t.Errorf("what others wrote is gone: %v", err)
+	}
+	take("@c")
 }
 
 // A healing that returned is durable; with a barrier of it left out it is not.

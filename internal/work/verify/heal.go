@@ -13,7 +13,6 @@ type mender struct {
 	waiting []suspect
 	content [2]cairn.BlockReader // of a and b, opened when first needed
 	left    int
-	healed  [2]bool // something was, at a, at b
 }
 
 // suspect is a block that is not equal on both sides.
@@ -44,11 +43,11 @@ func (m *mender) finish(ctx context.Context) error {
 	return errors.Join(m.sound(ctx, 0), m.sound(ctx, 1))
 }
 
-// sound tells a side whose snapshot was damaged that it was compared in full, and
-// that all is well.
+// sound tells a side that its snapshot was compared in full, and that all is well:
+// that ends a state damaged or unverified.
 func (m *mender) sound(ctx context.Context, side int) error {
 	s := m.side(side)
-	if s.Endpoint.Heals == nil || s.Version.State != cairn.StateDamaged && !m.healed[side] {
+	if s.Endpoint.Heals == nil {
 		return nil
 	}
 	_, err := s.Endpoint.Heals.Heal(ctx, s.Dataset, s.Version.VersionID, nil, cairn.HealOptions{Whole: true})
@@ -129,7 +128,6 @@ func (m *mender) note(side int, r cairn.Mending) bool {
 	default:
 		return false
 	}
-	m.healed[side] = true
 	return !m.c.o.DryRun
 }
 
