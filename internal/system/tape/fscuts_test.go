@@ -18,7 +18,7 @@ import (
 	"cairn/ltfs"
 )
 
-var cuts = flag.Int("cuts", 150, "power cuts of a mounted tape to look at")
+var cuts = flag.Int("cuts", 100, "power cuts of a mounted tape to look at")
 
 // promise is what a call that returned said to be on tape: from this change of the
 // medium on, this generation holds exactly these files.

@@ -20,8 +20,8 @@ import (
 )
 
 var (
-	volumeFiles = flag.Int("volumefiles", 2000, "files of the volume on which many syncs are asked for")
-	volumeSyncs = flag.Int("volumesyncs", 100, "fsyncs on it, and small files that are closed under close-sync")
+	volumeFiles = flag.Int("volumefiles", 1500, "files of the volume on which many syncs are asked for")
+	volumeSyncs = flag.Int("volumesyncs", 60, "fsyncs on it, and small files that are closed under close-sync")
 )
 
 // largeVolume is a tape with many files, a thousand to a folder, and the bytes that
