@@ -52,7 +52,7 @@
 //
 // # Locks
 //
-// Volume.admin, then gate, then persist, then mu; logMu and the locks of the
+// Volume.admin, then gate, then carrying, then persist, then mu; logMu and the locks of the
 // stack are taken last. Readers take only the stack's. A group capture takes the
 // admin of all its volumes and then their gates, each time in the order of their
 // names.

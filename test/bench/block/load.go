@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"cairn/internal/front/nbd/nbdclient"
@@ -25,6 +27,7 @@ type load struct {
 	work string
 	ops  int64
 	argv []string
+	cold bool // nothing is cached when it begins
 }
 
 // do performs the load and accounts for the server.
@@ -104,6 +107,9 @@ func (b *bench) inTurn(ctx context.Context, list []*target, l load) error {
 	for round := range b.rounds {
 		for i := range list {
 			t := list[(i+round)%len(list)]
+			if l.cold {
+				dropCaches()
+			}
 			s, err := t.do(ctx, l, func(s *sample) error { return t.fio(ctx, l, b.size, round, s) })
 			if err != nil {
 				return err
@@ -115,11 +121,11 @@ func (b *bench) inTurn(ctx context.Context, list []*target, l load) error {
 }
 
 func (b *bench) small(work, rw string, depth int) load {
-	return load{work, b.ops, []string{"--rw=" + rw, "--bs=4k", fmt.Sprintf("--iodepth=%d", depth)}}
+	return load{work: work, ops: b.ops, argv: []string{"--rw=" + rw, "--bs=4k", fmt.Sprintf("--iodepth=%d", depth)}}
 }
 
 func (b *bench) large(work, rw string) load {
-	return load{work, b.ops / 50, []string{"--rw=" + rw, "--bs=1m", "--iodepth=4"}}
+	return load{work: work, ops: b.ops / 50, argv: []string{"--rw=" + rw, "--bs=1m", "--iodepth=4"}}
 }
 
 // plain runs loads without a snapshot on every server.
@@ -142,12 +148,30 @@ func (b *bench) plain(ctx context.Context) error {
 	return stop()
 }
 
+// fromDisk reads what no cache holds; qemu-nbd goes around the cache (O_DIRECT), the
+// others through it.
+func (b *bench) fromDisk(ctx context.Context) error {
+	list, stop, err := b.startAll(ctx, b.ours("here"), b.nbdkit(), b.qemu("qemu-nbd O_DIRECT", "raw", "none", "other.img"))
+	if err != nil {
+		return err
+	}
+	l := b.small("4 KiB reads from the disk, depth 32", "randread", 32)
+	l.ops, l.cold = max(l.ops/10, 1), true
+	return errors.Join(b.inTurn(ctx, list, l), stop())
+}
+
+// dropCaches makes reads come from the disk, for whom has the right to do so.
+func dropCaches() {
+	syscall.Sync()
+	_ = os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0)
+}
+
 // touches is random writes with a flush after every 16. All rounds together write
 // an eighth as many blocks as there are: in each at least 87 % go to one that none
 // went to before.
 func (b *bench) touches(depth int) load {
 	ops := b.size * mib / blockSize / 8 / int64(b.rounds)
-	return load{touchWork(depth), ops, []string{"--rw=randwrite", "--bs=4k", fmt.Sprintf("--iodepth=%d", depth), "--fsync=16"}}
+	return load{work: touchWork(depth), ops: ops, argv: []string{"--rw=randwrite", "--bs=4k", fmt.Sprintf("--iodepth=%d", depth), "--fsync=16"}}
 }
 
 func touchWork(depth int) string { return fmt.Sprintf("first touch 4 KiB, depth %d", depth) }

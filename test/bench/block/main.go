@@ -79,7 +79,7 @@ func (b *bench) run(ctx context.Context) error {
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{b.gigabytes, b.plain, b.firstTouch, b.sequential, b.apart} {
+	for _, step := range []func(context.Context) error{b.gigabytes, b.plain, b.fromDisk, b.firstTouch, b.sequential, b.apart} {
 		if err := step(ctx); err != nil {
 			return err
 		}
