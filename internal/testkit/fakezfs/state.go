@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -83,7 +82,7 @@ func withState(dir string, write bool, do func(s *state) error) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+	if err := lockFile(lock, exclusive); err != nil {
 		return err
 	}
 	s := &state{Datasets: map[string]*dataset{}, dir: dir}
@@ -238,5 +237,5 @@ func (s *state) sending(name string) bool {
 		return false
 	}
 	defer func() { _ = f.Close() }() // nothing is written
-	return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil
+	return lockFile(f, exclusive|atOnce) != nil
 }

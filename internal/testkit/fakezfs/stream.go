@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	"cairn"
 	"cairn/internal/format/zfsstream"
@@ -275,7 +274,7 @@ func (c *command) send() {
 func (c *command) reading(name string) *os.File {
 	f, err := os.OpenFile(filepath.Join(c.dir, "sending-"+hex.EncodeToString([]byte(name))), os.O_RDWR|os.O_CREATE, 0o600)
 	if err == nil {
-		err = syscall.Flock(int(f.Fd()), syscall.LOCK_SH)
+		err = lockFile(f, shared)
 	}
 	if err != nil {
 		c.fail(1, "fakezfs: %v", err)
