@@ -118,7 +118,7 @@ vm-prepare: ## build the virtual machine from Debian packages, or again when new
 	@$(vmprepare)
 
 test-vm: ## tests inside the virtual machine: OpenZFS, kernel NBD, ublk, device-mapper, tape, power cuts (KERNEL=backports|stable)
-	@$(vmprepare) -keep && CAIRN_VM=1 CAIRN_VM_KERNEL=$(KERNEL) nice -n 5 go test -count=1 -timeout 30m -v ./test/vm && echo "test-vm: good on $(KERNEL)"
+	@$(vmprepare) -keep && CAIRN_VM=1 CAIRN_VM_KERNEL=$(KERNEL) nice -n 5 go test -count=1 -timeout 75m -v ./test/vm && echo "test-vm: good on $(KERNEL)"
 
 clean: ## remove everything that was made
 	@chmod -R u+w .work 2>/dev/null; rm -rf .work cairn

@@ -89,13 +89,19 @@ func boot(t *testing.T, im *vm.Image, o vm.Options) vm.Verdict {
 }
 
 // Every test of the guest runs inside the machine and is reported here; none may
-// be left out. Those of streams take a machine of their own, below.
+// be left out. Those of streams and of the ZFS place take machines of their own, below.
 func TestGuest(t *testing.T) {
-	guest(t, os.Getenv("CAIRN_VM_TESTS"), "^Test(Power(Write|Check)|Streams.*)$", 8)
+	guest(t, os.Getenv("CAIRN_VM_TESTS"), "^Test(Power(Write|Check)|Streams.*|ZFS.*)$", 8)
 }
 
 // Streams of real OpenZFS across kinds of datasets.
 func TestStreams(t *testing.T) { guest(t, "^TestStreams", "^$", 3) }
+
+// The place of ZFS datasets on OpenZFS: the cases that its fake passes, the rules of
+// the conformance suite, rights, stopped programs.
+func TestZFSPlace(t *testing.T) { guest(t, "^TestZFS", "^TestZFSCases$", 3) }
+
+func TestZFSCases(t *testing.T) { guest(t, "^TestZFSCases$", "^$", 1) }
 
 // guest runs the tests of the guest that match, at least so many, and reports them.
 func guest(t *testing.T, run, skip string, least int) {
