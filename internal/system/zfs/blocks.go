@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"cairn"
 )
@@ -31,16 +32,39 @@ func (s *side) OpenVersion(ctx context.Context, name string, id cairn.VersionID)
 	case !id.IsSnapshot():
 		return fail(cairn.KindUnsupported, errors.New("a bookmark has no data"), "")
 	}
-	file, err := os.Open(filepath.Join(p.o.Devices, filepath.FromSlash(name)+id.Name))
+	file, err := node(ctx, filepath.Join(p.o.Devices, filepath.FromSlash(name)+id.Name))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return fail(cairn.KindUnsupported, err, "`zfs set snapdev=visible "+name+"` shows the devices of its snapshots")
 	case errors.Is(err, fs.ErrPermission):
 		return fail(cairn.KindPermission, err, "the user has to be in the group of the device")
+	case ctx.Err() != nil && err != nil:
+		return nil, p.failed(op, name+id.Name, err)
 	case err != nil:
 		return fail(cairn.KindIO, err, "")
 	}
 	return &reader{name: name + id.Name, file: file, size: d.find(id.Name).numbers[volsize], release: p.use(name, id)}, nil
+}
+
+// nodeWait is how long the device node of a new snapshot may take: the kernel makes
+// it after zfs has ended.
+const nodeWait = 5 * time.Second
+
+// node opens a device node, and waits a moment for one that is not there yet.
+func node(ctx context.Context, path string) (*os.File, error) {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(nodeWait); ; {
+		f, err := os.Open(path)
+		if !errors.Is(err, fs.ErrNotExist) || time.Now().After(end) {
+			return f, err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 // reader is an open snapshot of a zvol.

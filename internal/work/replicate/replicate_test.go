@@ -327,6 +327,27 @@ func TestAttemptsThatGetNowhereAreBounded(t *testing.T) {
 	})
 }
 
+// The CPU time of a program that fails each time is no way forward.
+func TestBusyFailureIsNoProgress(t *testing.T) {
+	bubble(t, func(b *bench) {
+		b.grow("db", "@a")
+		b.o.Retry = retry.Policy{Attempts: 2}
+		var spent int64
+		b.dst.Hook(memory.On("receive", memory.Begin, func(ctx context.Context, _ memory.Call) error {
+			spent += 100
+			watchdog.From(ctx).Level("program cpu ms", spent)
+			if spent > 1000 {
+				return nil
+			}
+			return cairn.KindUnavailable
+		}))
+		r, err := replicate.Run(b.Context(), b.o)
+		if !errors.Is(err, cairn.KindUnavailable) || len(r.Datasets[0].Attempts) != 2 {
+			t.Errorf("%v after %d attempts", err, len(r.Datasets[0].Attempts))
+		}
+	})
+}
+
 // A receiver that hangs and does not even heed a cancel: the other datasets go on
 // in the same slot, the hanging one is stuck, stays locked, and is free again when
 // the call returns.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math"
 	"slices"
 	"time"
@@ -332,7 +331,7 @@ func (t *task) step(ctx context.Context, step cairn.Step, n *stepNode) (moved bo
 	before := n.progress.Report().Counters
 	m := &movement{run: t.run, step: step, moved: &n.moved}
 	err, _ = watchdog.Run(ctx, n.progress, t.watch("replicate", t.dataset), m.do)
-	moved = err == nil || !maps.Equal(before, n.progress.Report().Counters)
+	moved = err == nil || further(before, n.progress.Report().Counters)
 	state, text, kind := outcome(err)
 	t.live.update(func() {
 		n.report.State, n.report.Ended, n.report.Error, n.report.ErrorKind = state, time.Now(), text, kind
@@ -345,4 +344,10 @@ func (t *task) step(ctx context.Context, step cairn.Step, n *stepNode) (moved bo
 		t.open(true)
 	}
 	return moved, err
+}
+
+// further reports whether a step got further than ever before. The CPU time of a
+// program that fails again and again is no way forward.
+func further(before, after map[string]int64) bool {
+	return after["bytes"] > before["bytes"] || after["received"] > before["received"]
 }
