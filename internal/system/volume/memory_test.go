@@ -147,7 +147,7 @@ func indexOf(rec catalog.Segment, list []uint64, length uint64) []byte {
 func TestServeManySnapshots(t *testing.T) {
 	dir := os.Getenv(memoryStore)
 	if dir == "" {
-		t.Skip("runs as a process of TestMemoryOfManySnapshots")
+		t.Skip("a process of TestMemoryOfManySnapshots; set CAIRN_SCALE=full")
 	}
 	fsys, err := blockio.OS(dir)
 	if err != nil {

@@ -110,7 +110,7 @@ func (l *lab) bigDataset(short string) (string, point) {
 
 func sendResume(l *lab) {
 	if l.zvols() {
-		panic(notOffered("only the receiver of a zfs stream can say where it goes on"))
+		panic(notOffered("the place does not offer a position to go on from: only the receiver of a zfs stream can say it"))
 	}
 	ds, p := l.bigDataset("d")
 	step := cairn.Step{Dataset: ds, To: p.VersionID}
