@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"cairn/internal/front/ltfsmount"
 	"cairn/internal/testkit/tapemount"
@@ -94,7 +95,14 @@ func TestReport(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	must(t, f.Close())
-	must(t, json.Unmarshal([]byte(m.Attr("", "ltfs.vendor.cairn.status")), &r))
+	for range 1000 { // the kernel tells of the release after close has returned
+		r = ltfsmount.Report{}
+		must(t, json.Unmarshal([]byte(m.Attr("", "ltfs.vendor.cairn.status")), &r))
+		if r.OpenForWrite == 0 {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 	if r.AtRisk.Bytes != 0 || r.OpenForWrite != 0 || r.Generation != 2 {
 		t.Errorf("after the close: %+v", r)
 	}
