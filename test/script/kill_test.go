@@ -266,8 +266,10 @@ func (k *killing) point(i int, victim *host, off int64, after time.Duration) {
 	if victim == k.db1 {
 		kept = k.keptPart()
 	} else {
+		k.signal(k.db1, syscall.SIGSTOP) // else it could go on before anybody has looked
 		victim.start()
 		kept = k.keptPart()
+		k.signal(k.db1, syscall.SIGCONT)
 	}
 	// What is kept is a position in the volume; the change lies at off.
 	kept = min(max(kept-off, 0), changeBytes)
@@ -279,6 +281,13 @@ func (k *killing) point(i int, victim *host, off int64, after time.Duration) {
 	}
 	k.converged(run)
 	k.checkHistory(fmt.Sprintf("point %d, %s killed after %v", i, who, after), victim, run, kept)
+}
+
+func (k *killing) signal(h *host, s syscall.Signal) {
+	k.t.Helper()
+	if err := h.cmd.Process.Signal(s); err != nil {
+		k.t.Fatal(err)
+	}
 }
 
 // keptPart is what the sink keeps of a stream that was cut, once it has noticed.
