@@ -38,6 +38,10 @@ func Main(m *testing.M) {
 	if status, is := Program(); is {
 		os.Exit(status) //nolint:forbidigo // the fake program ends here
 	}
+	// Under the race detector each process would end a second late.
+	if err := os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE")); err != nil {
+		panic(err)
+	}
 	os.Exit(m.Run()) //nolint:forbidigo // as TestMain must
 }
 
