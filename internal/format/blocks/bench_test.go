@@ -93,6 +93,17 @@ func BenchmarkReader(b *testing.B) {
 	}
 }
 
+// fewestAllocs is what run allocates in the best of five rounds: the count is of the
+// whole process, so that a collection that empties a pool, or the race detector, which
+// drops every fourth thing put in one, adds to a round what is not run's.
+func fewestAllocs(run func()) float64 {
+	fewest := testing.AllocsPerRun(5, run)
+	for range 4 {
+		fewest = min(fewest, testing.AllocsPerRun(5, run))
+	}
+	return fewest
+}
+
 // A record costs no allocation on either side, in any mode.
 func TestRecordsAllocateNothing(t *testing.T) {
 	p := mixed(4 << 20)
@@ -100,7 +111,7 @@ func TestRecordsAllocateNothing(t *testing.T) {
 		h := header(1 << 40)
 		stream := func() []byte {
 			var ops []op
-			for i := range int64(40) {
+			for i := range int64(50) {
 				ops = append(ops, op{kind: blocks.KindData, off: i * 256 << 10, length: 256 << 10, data: p[i*(64<<10):][:256<<10]})
 			}
 			return write(t, h, blocks.WriterOptions{Compression: c}, ops)
@@ -129,10 +140,10 @@ func TestRecordsAllocateNothing(t *testing.T) {
 			send()
 			receive()
 		}
-		if n := testing.AllocsPerRun(20, send); n > 0 {
+		if n := fewestAllocs(send); n > 0 {
 			t.Errorf("%s: a record written allocates %v times", c, n)
 		}
-		if n := testing.AllocsPerRun(20, receive); n > 0 {
+		if n := fewestAllocs(receive); n > 0 {
 			t.Errorf("%s: a record read allocates %v times", c, n)
 		}
 	}
