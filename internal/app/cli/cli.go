@@ -117,12 +117,14 @@ func (p *program) root() *cobra.Command {
 		Short: "Capture, replicate, prune and restore versions of disks",
 		Long: "Cairn captures versions of block volumes while they are in use, replicates them to other\n" +
 			"places, prunes them by policy and restores them. It works with and without a running daemon.",
-		Example:           "  cairn status",
-		Args:              known,
-		RunE:              help,
-		SilenceErrors:     true,
-		SilenceUsage:      true,
-		DisableAutoGenTag: true,
+		Example: "  cairn status",
+		Args:    known,
+		RunE:    help,
+
+		DisableFlagsInUseLine: true,
+		SilenceErrors:         true,
+		SilenceUsage:          true,
+		DisableAutoGenTag:     true,
 	}
 	root.PersistentFlags().StringVar(&p.configPath, "config", "", "configuration `FILE` (default: $CAIRN_CONFIG, then the usual places)")
 	root.AddGroup(
@@ -132,7 +134,8 @@ func (p *program) root() *cobra.Command {
 		&cobra.Group{ID: groupTape, Title: "Tape:"},
 		&cobra.Group{ID: groupSetUp, Title: "Set up:"})
 	p.addCommands(root)
-	root.SetHelpCommand(&cobra.Command{Hidden: true, Use: "no-help"})
+	nameArguments(root)
+	root.SetHelpCommand(&cobra.Command{Hidden: true, Use: "no-help", GroupID: groupSetUp})
 	root.CompletionOptions.DisableDefaultCmd = true
 	return root
 }
@@ -157,9 +160,28 @@ func known(cmd *cobra.Command, args []string) error {
 
 // family makes a command that only groups others; called bare it prints its help.
 func family(group, use, short, example string, members ...*cobra.Command) *cobra.Command {
-	cmd := &cobra.Command{Use: use, Short: short, Example: example, GroupID: group, Args: known, RunE: help}
+	cmd := &cobra.Command{Use: use, Short: short, Example: example, GroupID: group, Args: known, RunE: help, DisableFlagsInUseLine: true}
 	cmd.AddCommand(members...)
 	return cmd
+}
+
+// nameArguments lets the commands below cmd answer a wrong number of arguments with
+// the ones they take.
+func nameArguments(cmd *cobra.Command) {
+	for _, sub := range cmd.Commands() {
+		nameArguments(sub)
+		count := sub.Args
+		if sub.HasSubCommands() || count == nil {
+			continue
+		}
+		sub.Args = func(cmd *cobra.Command, args []string) error {
+			err := count(cmd, args)
+			if err == nil || len(cmd.ValidArgs) > 0 && len(args) == 1 {
+				return err
+			}
+			return fmt.Errorf("wrong number of arguments (%d) for '%s %s'", len(args), cmd.Parent().CommandPath(), cmd.Use)
+		}
+	}
 }
 
 // zreplArgs translates the spellings of zrepl that are not commands of ours.
