@@ -140,10 +140,12 @@ func (p *program) localDataset(ctx context.Context, name string) (*cairn.Listing
 }
 
 func (p *program) volumeResizeCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:     "resize NAME SIZE",
-		Short:   "Change a volume's size",
-		Long:    "Versions keep the size they had; what a shrink cuts off stays readable in them.",
+	var c consent
+	cmd := &cobra.Command{
+		Use:   "resize NAME SIZE",
+		Short: "Change a volume's size",
+		Long: "Versions keep the size they had: what a shrink cuts off stays readable in the snapshots that\n" +
+			"hold it, and what was written since the newest of them is lost. A shrink therefore asks.",
 		Example: "  cairn volume resize scratch 20GiB",
 		Args:    cobra.ExactArgs(2),
 		RunE: run(func(ctx context.Context, _ *cobra.Command, args []string) error {
@@ -151,17 +153,32 @@ func (p *program) volumeResizeCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			h, err := p.here(ctx)
-			if err != nil {
-				return err
-			}
-			if h.Endpoint.Resizes == nil {
-				return h.Endpoint.Lacks("resize", args[0])
-			}
-			return h.Endpoint.Resizes.Resize(ctx, args[0], bytes)
+			return p.resize(ctx, c, args[0], bytes)
 		}),
 		ValidArgsFunction: p.completeDatasets,
 	}
+	c.flags(cmd)
+	return cmd
+}
+
+func (p *program) resize(ctx context.Context, c consent, name string, bytes int64) error {
+	l, err := p.localDataset(ctx, name)
+	if err != nil {
+		return err
+	}
+	h := p.opened.Endpoint
+	if h.Resizes == nil {
+		return h.Lacks("resize", name)
+	}
+	if lost := l.Dataset.Size - bytes; lost > 0 {
+		what := "cut off the last " + size(lost) + " of " + name
+		if ok, err := p.agree(ctx, c, "shrink", name, what); !ok || err != nil {
+			return err
+		}
+	} else if c.dryRun {
+		return p.printf("would grow %s by %s\n", name, size(-lost))
+	}
+	return h.Resizes.Resize(ctx, name, bytes)
 }
 
 func (p *program) volumeRollbackCommand() *cobra.Command {
