@@ -211,5 +211,5 @@ func (m *Image) Worn(end int64) bool {
 }
 
 // Cut reports that the file was cut off: behind the log's end there is no empty
-// page. A file of no length was never written.
-func (m *Image) Cut(end int64) bool { return m.Len() > 0 && (end+Page-1)/Page*Page+Page > m.Len() }
+// page.
+func (m *Image) Cut(end int64) bool { return (end+Page-1)/Page*Page+Page > m.Len() }

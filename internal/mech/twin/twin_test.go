@@ -72,3 +72,70 @@ func TestGrowWithoutRoom(t *testing.T) {
 		t.Errorf("a growth that failed wrote; %d records fitted", entries)
 	}
 }
+
+// A new length is durable before it is used: else a torn write could fill the last
+// empty page, and what never was cut off would look as if it had been.
+func TestALengthIsDurableBeforeItIsUsed(t *testing.T) {
+	for _, leftOut := range []bool{false, true} {
+		if looks := growAndCrash(t, leftOut); (looks > 0) != leftOut {
+			t.Errorf("sync left out %v: %d crashed logs look cut off", leftOut, looks)
+		}
+	}
+}
+
+// growAndCrash fills a log over its first length, syncing each record, and counts
+// the crashed disks on which it looks cut off.
+func growAndCrash(t *testing.T, unsynced bool) (looks int) {
+	t.Helper()
+	disk := fakedisk.New()
+	f, err := disk.Create("log")
+	if err == nil {
+		err = disk.SyncDir(".")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	growing := false
+	disk.Lie(func() bool { return growing && unsynced })
+	l := twin.New(f, 0)
+	record := bytes.Repeat([]byte("r"), 512)
+	for off := int64(0); off < 10*twin.Page; off += 512 {
+		growing = true
+		if err := l.WriteAt(record, off); err != nil {
+			t.Fatal(err)
+		}
+		if growing = false; f.Sync() != nil {
+			t.Fatal("no sync")
+		}
+	}
+	r := disk.Replay()
+	for r.Next() {
+		for what := range fakedisk.Subset(40) {
+			if looksCut(t, r.Crash(what), record) {
+				looks++
+			}
+		}
+	}
+	return looks
+}
+
+// looksCut reads the log as far as its records are whole.
+func looksCut(t *testing.T, disk *fakedisk.Disk, record []byte) bool {
+	t.Helper()
+	f, err := disk.Open("log", false)
+	if err != nil {
+		return false // not made yet
+	}
+	m, err := twin.Read(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := int64(0)
+	for ; end < m.Len(); end += 512 {
+		p := m.Copies(end)
+		if !bytes.Equal(p[0][:512], record) && !bytes.Equal(p[1][:512], record) {
+			break
+		}
+	}
+	return end > 0 && m.Cut(end)
+}

@@ -93,9 +93,7 @@ type FS struct {
 	promised []*Node         // folders of the tree being taken that are still to be filled in, among others
 	indexed  *ltfs.Directory // the tree of the newest index on tape
 	sync     SyncState
-	spare    [][]byte // memory for drafts of a whole record
-	left     int64    // room for data, as the drive said last, less what was written since; -1: without end
-	asked    int64    // bytes written since the drive was asked
+	left     int64 // room for data, as the drive said last; -1: without end
 	full     bool
 	broken   error // nothing can be written any more, for this reason
 	ending   bool
@@ -253,26 +251,10 @@ func (f *FS) measure(ctx context.Context, ix *ltfs.Index) error {
 	return nil
 }
 
-// noteRoom enters what the drive says of its room. The caller holds mu.
 func (f *FS) noteRoom(room drive.Capacity) {
-	f.asked = 0
 	if room.Total > 0 {
 		f.left = room.Remaining
 	}
-}
-
-// roomEvery is after how many bytes the drive is asked for its room again:
-// compression makes more of it than our count.
-const roomEvery = 64 << 20
-
-// used enters that bytes were written, and reports whether the drive ought to be
-// asked. The caller holds mu.
-func (f *FS) used(count int) bool {
-	f.asked += int64(count)
-	if f.left >= 0 {
-		f.left = max(0, f.left-int64(count))
-	}
-	return f.asked >= roomEvery
 }
 
 // Close writes what is left, ends the last generation in both partitions, and

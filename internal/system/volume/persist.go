@@ -176,7 +176,7 @@ func (v *Volume) abandonCurrent() error {
 var errAppend = errors.New("append")
 
 func (v *Volume) append(recs []segment.Record) (segment.Batch, error) {
-	if err := v.needSegment(); err != nil {
+	if err := v.needSegment(recs); err != nil {
 		return segment.Batch{}, errors.Join(errAppend, err)
 	}
 	batch, err := v.current.open.Append(v.interval, v.epoch, recs)
@@ -196,9 +196,13 @@ func (v *Volume) append(recs []segment.Record) (segment.Batch, error) {
 	return batch, err
 }
 
-// needSegment begins a segment when there is none with room.
-func (v *Volume) needSegment() error {
-	if v.current != nil && v.current.open.Length() < v.o.SegmentBytes {
+// segmentSlack is how much longer than a full segment its file is, so that it can
+// hold the batch that fills it.
+const segmentSlack = 8 << 20
+
+// needSegment begins a segment when there is none with room for the records.
+func (v *Volume) needSegment(recs []segment.Record) error {
+	if v.current != nil && v.current.open.Length() < v.o.SegmentBytes && v.current.open.Fits(recs) {
 		return nil
 	}
 	if err := v.sealCurrent(); err != nil {
@@ -212,8 +216,12 @@ func (v *Volume) needSegment() error {
 	if err != nil {
 		return err
 	}
-	rec := catalog.Segment{ID: id, Interval: v.interval, Incarnation: v.state().Head.Incarnation}
-	if err = v.syncDir(); err == nil {
+	rec := catalog.Segment{ID: id, Interval: v.interval, Incarnation: v.state().Head.Incarnation, Extended: true}
+	s := segment.New(f, v.ident(rec))
+	if err = s.Extend(max(v.o.SegmentBytes+segmentSlack, segment.Bytes(recs))); err == nil {
+		err = v.syncDir()
+	}
+	if err == nil {
 		err = v.commit("new segment", func(*catalog.State, *catalog.Head) catalog.Edit {
 			return catalog.Edit{Segments: []catalog.Segment{rec}}
 		})
@@ -223,8 +231,7 @@ func (v *Volume) needSegment() error {
 		v.remove(name)
 		return err
 	}
-	ident := segment.Identity{Store: v.store, Segment: id, Incarnation: rec.Incarnation}
-	v.current = &stacked{rec: rec, in: &v.stack, id: ident, open: segment.New(f, ident)}
+	v.current = &stacked{rec: rec, in: &v.stack, id: v.ident(rec), open: s}
 	v.stack.push(v.current)
 	return nil
 }
@@ -266,6 +273,9 @@ func (v *Volume) seal(x *stacked) error {
 		return catalog.Edit{Segments: []catalog.Segment{rec}}
 	})
 	if err == nil {
+		if terr := s.Trim(); terr != nil {
+			v.o.Log.Warn("a closed segment's file stays longer than it has to be", "volume", v.o.Name, "segment", rec.ID, "error", terr)
+		}
 		if serr := x.seal(rec.Length, rec.Epoch); serr != nil {
 			v.o.Log.Warn("an index that was just written cannot be read", "volume", v.o.Name, "segment", rec.ID, "error", serr)
 		}
@@ -301,18 +311,40 @@ func (v *Volume) mark(set *extent.Bitmap) error {
 
 func (v *Volume) appendMarks(set *extent.Bitmap) error {
 	if v.marks == nil {
-		f, err := v.fs.Create(numbered(marksPrefix, v.epoch))
-		if err != nil {
-			return errors.Join(errAppend, err)
-		}
-		v.marks = changes.NewMarks(f, v.store, v.epoch)
-		if err := v.syncDir(); err != nil {
-			return err
-		}
+		return v.beginMarks(set)
 	}
 	if err := v.marks.Append(v.interval, set); err != nil {
 		return errors.Join(errAppend, err)
 	}
+	return v.syncMarks()
+}
+
+// beginMarks makes the epoch's log with its first marks. It gets its name once it
+// is durable: a log of that name that is empty was cut off.
+func (v *Volume) beginMarks(set *extent.Bitmap) error {
+	name := numbered(marksPrefix, v.epoch)
+	v.remove(name + newSuffix)
+	f, err := v.fs.Create(name + newSuffix)
+	if err != nil {
+		return errors.Join(errAppend, err)
+	}
+	v.marks = changes.NewMarks(f, v.store, v.epoch)
+	if err := v.marks.Append(v.interval, set); err != nil {
+		err = errors.Join(errAppend, err, v.marks.Close())
+		v.marks = nil
+		v.remove(name + newSuffix)
+		return err
+	}
+	if err := v.syncMarks(); err != nil {
+		return err
+	}
+	if err := v.fs.Rename(name+newSuffix, name); err != nil {
+		return err
+	}
+	return v.syncDir()
+}
+
+func (v *Volume) syncMarks() error {
 	if v.o.Faults.has(FaultSkipMarkSync) {
 		return nil
 	}
@@ -375,7 +407,7 @@ func (v *Volume) checkpoint(why string, also func(*catalog.Head)) error {
 
 func (v *Volume) dropOldMarks() {
 	for _, e := range v.oldMarks {
-		v.remove(numbered(marksPrefix, e))
+		v.remove(numbered(marksPrefix, e), numbered(marksPrefix, e)+newSuffix)
 	}
 	v.oldMarks = nil
 }

@@ -27,7 +27,7 @@ func (v *Volume) recover() error {
 		return err
 	}
 	v.epoch = max(st.Head.Epoch, slices.Max(append(files.marks, 0))) + 1
-	if st.Head.Clean {
+	if st.Head.Clean && allClosed(st) {
 		err = v.load(st)
 	} else {
 		err = v.repair(st, files)
@@ -62,18 +62,16 @@ func (v *Volume) files() (files, error) {
 	return f, nil
 }
 
+// allClosed is false when a segment could not be closed by the time of a clean
+// stop: what it holds has to be looked at.
+func allClosed(st *catalog.State) bool {
+	return !slices.ContainsFunc(st.Segments, func(g catalog.Segment) bool { return !g.Closed })
+}
+
 // load takes over what a clean stop left.
 func (v *Volume) load(st *catalog.State) error {
 	for _, rec := range st.Segments {
-		if rec.Closed {
-			v.stack.push(v.closedSegment(rec))
-			continue
-		}
-		r, err := v.recoverSegment(rec)
-		if err != nil {
-			return err
-		}
-		v.stack.push(&stacked{rec: rec, in: &v.stack, id: v.ident(rec), open: r.Segment})
+		v.stack.push(v.closedSegment(rec))
 	}
 	if st.Head.Checkpoint == 0 {
 		return nil
@@ -103,7 +101,7 @@ func (v *Volume) recoverSegment(rec catalog.Segment) (segment.Recovered, error) 
 	if err != nil {
 		return segment.Recovered{}, err
 	}
-	r, err := segment.Recover(f, v.ident(rec), rec.Length)
+	r, err := segment.Recover(f, v.ident(rec), rec.Length, rec.Extended)
 	if err == nil {
 		// A killed process may have left good batches that are not on disk yet.
 		err = f.Sync()
@@ -121,6 +119,9 @@ func (v *Volume) repair(st *catalog.State, files files) error {
 	err := v.log.Compact()
 	if errors.Is(err, cairn.KindSpace) {
 		err = v.log.Rewrite()
+	}
+	if err == nil {
+		err = v.log.Raise(storeFormat)
 	}
 	if err != nil {
 		return err
@@ -303,7 +304,7 @@ func ours(name string) bool {
 		return true
 	}
 	for _, p := range []string{segPrefix, indexPrefix, setPrefix, marksPrefix} {
-		if hex, ok := strings.CutPrefix(name, p); ok && len(hex) == 16 {
+		if hex, ok := strings.CutPrefix(strings.TrimSuffix(name, newSuffix), p); ok && len(hex) == 16 {
 			return true
 		}
 	}

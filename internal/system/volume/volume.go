@@ -28,8 +28,9 @@ const (
 	indexPrefix = "idx-"
 	setPrefix   = "set-"
 	marksPrefix = "marks-"
+	newSuffix   = ".new" // of a log of marks that has no name yet
 
-	storeFormat = 1
+	storeFormat = 2 // docs/formats/volume.md tells what earlier ones lacked
 	blockSize   = cairn.BlockSize
 )
 
@@ -248,7 +249,7 @@ func openOnce(ctx context.Context, fsys blockio.FS, o Options) (*Volume, error) 
 	}
 	o = o.withDefaults()
 	l.Unsynced = o.Faults.has(FaultSkipCatalogSync)
-	if f := l.State().Store.Format; f != storeFormat {
+	if f := l.State().Store.Format; f > storeFormat {
 		err := &cairn.Error{Op: "open volume", Subject: o.Name, Kind: cairn.KindUnsupported,
 			Err: fmt.Errorf("its store has format %d, this build knows %d", f, storeFormat), Hint: "use a newer cairn"}
 		return nil, errors.Join(err, l.Close())
@@ -374,6 +375,9 @@ func (v *Volume) activate() error {
 	defer v.logMu.Unlock()
 	if v.active.Load() {
 		return nil
+	}
+	if err := v.log.Raise(storeFormat); err != nil {
+		return err
 	}
 	h := v.log.State().Head
 	h.Incarnation++

@@ -386,6 +386,23 @@ func (l *Log) Rewrite() error {
 	return failure("write catalog", err)
 }
 
+// Raise notes that the store is of that format from now on, so that builds which do
+// not know it leave it alone.
+func (l *Log) Raise(format int) error {
+	old := l.State()
+	if old.Store.Format >= format {
+		return nil
+	}
+	st := *old
+	st.Store.Format = format
+	l.state.Store(&st)
+	err := l.Compact()
+	if err != nil {
+		l.state.Store(old)
+	}
+	return err
+}
+
 // Close releases the file.
 func (l *Log) Close() error { return failure("close catalog", l.file.Close()) }
 

@@ -40,11 +40,12 @@ type Segment struct {
 	ID          uint64 `json:"id"`
 	Interval    uint64 `json:"interval"`
 	Incarnation uint64 `json:"incarnation"`
-	Closed      bool   `json:"closed,omitempty"`  // its index file is complete
-	Length      int64  `json:"length,omitempty"`  // bytes known durable, once closed
-	Epoch       uint64 `json:"epoch,omitempty"`   // highest of its batches, once closed
-	Damaged     bool   `json:"damaged,omitempty"` // blocks of it are missing; a later segment of the interval has them as lost
-	Heals       uint64 `json:"heals,omitempty"`   // the segment before which it is looked at; 0: none
+	Closed      bool   `json:"closed,omitempty"`   // its index file is complete
+	Length      int64  `json:"length,omitempty"`   // bytes known durable, once closed
+	Epoch       uint64 `json:"epoch,omitempty"`    // highest of its batches, once closed
+	Damaged     bool   `json:"damaged,omitempty"`  // blocks of it are missing; a later segment of the interval has them as lost
+	Extended    bool   `json:"extended,omitempty"` // until closed its file is longer than what it holds
+	Heals       uint64 `json:"heals,omitempty"`    // the segment before which it is looked at; 0: none
 }
 
 // SegmentOrder is the order in which segments are looked at: in time, those that

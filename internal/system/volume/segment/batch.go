@@ -41,11 +41,14 @@ type Identity struct {
 const (
 	blockSize  = cairn.BlockSize
 	magic      = 0x31475343 // "CSG1"
+	magicFoot  = 0x31465343 // "CSF1"
+	footed     = 1          // flag: the payload is followed by a footer
 	fixedSize  = 80
 	entrySize  = 16
 	headerSize = blockSize
 	maxCount   = 1<<32 - 1
 	maxBlock   = 1 << 51 // no volume has more than 2^63 bytes
+	maxOffset  = 1 << 44 // a slot of the index counts blocks of the file in 32 bits
 )
 
 var table = crc32.MakeTable(crc32.Castagnoli)
@@ -65,10 +68,22 @@ type header struct {
 	interval uint64
 	epoch    uint64
 	blocks   uint64 // of payload
+	plain    bool   // without a footer, as earlier builds wrote it
 	entries  []entry
 }
 
-func (h *header) length() int64 { return headerSize + int64(h.blocks)*blockSize }
+// footer is where the header stands a second time: behind the payload.
+func (h *header) footer() int64 { return h.offset + headerSize + int64(h.blocks)*blockSize }
+
+// end is where the next batch begins.
+func (h *header) end() int64 {
+	if h.plain {
+		return h.footer()
+	}
+	return h.footer() + headerSize
+}
+
+func (h *header) length() int64 { return h.end() - h.offset }
 
 // blockSum is the checksum of one payload block at the file offset.
 func (id Identity) blockSum(offset int64, block []byte) uint32 {
@@ -93,6 +108,7 @@ func (h *header) encode(id Identity, p []byte) {
 	le.PutUint64(p[56:], h.epoch)
 	le.PutUint32(p[64:], uint32(h.blocks))
 	le.PutUint16(p[68:], uint16(len(h.entries)))
+	le.PutUint16(p[70:], footed)
 	at, sums := fixedSize, fixedSize+entrySize*len(h.entries)
 	for _, e := range h.entries {
 		le.PutUint64(p[at:], e.first)
@@ -107,16 +123,32 @@ func (h *header) encode(id Identity, p []byte) {
 	le.PutUint32(p[4:], crc32.Checksum(p[8:], table))
 }
 
-// decode reads a header of this identity that belongs at the offset; ok is false
-// for anything else.
+// decode reads a header of this identity that stands at the offset, or the footer
+// that repeats it; ok is false for anything else.
 func decode(id Identity, offset int64, p []byte) (h header, ok bool) {
-	le := binary.LittleEndian
-	if le.Uint32(p) != magic || le.Uint32(p[4:]) != crc32.Checksum(p[8:], table) ||
-		le.Uint64(p[8:]) != id.Store || le.Uint64(p[16:]) != id.Segment ||
-		le.Uint64(p[24:]) != id.Incarnation || le.Uint64(p[32:]) != uint64(offset) {
+	sign := binary.LittleEndian.Uint32(p)
+	if sign != magic && sign != magicFoot {
 		return header{}, false
 	}
-	h = header{offset: offset, known: int64(le.Uint64(p[40:])), interval: le.Uint64(p[48:]), epoch: le.Uint64(p[56:])}
+	h, ok = decodeEither(id, p)
+	switch {
+	case !ok:
+		return header{}, false
+	case sign == magic:
+		return h, h.offset == offset
+	}
+	return h, !h.plain && h.footer() == offset
+}
+
+// decodeEither reads what a header and its footer have in common.
+func decodeEither(id Identity, p []byte) (h header, ok bool) {
+	le := binary.LittleEndian
+	if le.Uint32(p[4:]) != crc32.Checksum(p[8:], table) || le.Uint64(p[8:]) != id.Store ||
+		le.Uint64(p[16:]) != id.Segment || le.Uint64(p[24:]) != id.Incarnation || le.Uint64(p[32:]) > maxOffset {
+		return header{}, false
+	}
+	h = header{offset: int64(le.Uint64(p[32:])), known: int64(le.Uint64(p[40:])), interval: le.Uint64(p[48:]), epoch: le.Uint64(p[56:]),
+		plain: le.Uint16(p[70:])&footed == 0}
 	n := int(le.Uint16(p[68:]))
 	at, sums := fixedSize, fixedSize+entrySize*n
 	if sums > headerSize {
@@ -203,9 +235,12 @@ func lay(id Identity, offset int64, heads []header, payload [][]Record, scratch 
 				p += blockSize
 			}
 		}
-		clear(buf[at : at+headerSize])
-		h.encode(id, buf[at:at+headerSize])
-		at = p
+		head, foot := buf[at:at+headerSize], buf[p:p+headerSize]
+		clear(head)
+		h.encode(id, head)
+		copy(foot, head)
+		binary.LittleEndian.PutUint32(foot, magicFoot)
+		at = p + headerSize
 	}
 	return buf
 }

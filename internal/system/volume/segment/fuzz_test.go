@@ -75,7 +75,7 @@ func FuzzRecover(f *testing.F) {
 			p = append([]byte(nil), p...)
 			vouch(p)
 		}
-		r, err := segment.Recover(fileOf(t, p), id, known)
+		r, err := segment.Recover(fileOf(t, p), id, known, false)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -13,8 +13,7 @@ type Recovered struct {
 	Segment *Segment
 	Marks   []Mark // which blocks the batches preserved, and when
 	Doubts  []Doubt
-	Damaged bool  // a header below the known length is unreadable: blocks are missing
-	Torn    int64 // bytes at the end that never counted
+	Damaged bool // a batch below the known length is unreadable, or the file was cut off: blocks are missing
 }
 
 // Doubt is a block of a batch that was perhaps never durable, whose content is not
@@ -36,22 +35,26 @@ type Mark struct {
 	Blocks          *extent.Bitmap
 }
 
-// Recover rebuilds a segment from its batch headers. Bytes below known, or below
-// what any later header says was known, are not read; the content of what lies
-// above is checked. There the first bad header ends the segment, and blocks that
-// are not whole are told as doubts; reading them fails.
-func Recover(f blockio.File, id Identity, known int64) (Recovered, error) {
+// Recover rebuilds a segment from its batch headers, each of which stands twice.
+// Bytes below known, or below what any later header says was known, are not read;
+// the content of what lies above is checked. There the first batch of which neither
+// header is good ends the segment, and blocks that are not whole are told as
+// doubts; reading them fails. extended says that the file was longer than its
+// batches all along (Extend): one that is not was cut off.
+func Recover(f blockio.File, id Identity, known int64, extended bool) (Recovered, error) {
 	size, err := f.Size()
 	if err != nil {
 		return Recovered{}, err
 	}
-	return recoverTo(f, id, known, size)
+	r, err := recoverTo(f, id, known, size)
+	r.Damaged = r.Damaged || extended && size < r.Segment.end+blockSize
+	return r, err
 }
 
 // recoverTo is Recover of the first size bytes.
 func recoverTo(f blockio.File, id Identity, known, size int64) (Recovered, error) {
 	r := Recovered{Segment: New(f, id)}
-	heads, bad := walk(f, id, size)
+	heads := walk(f, id, size)
 	for _, h := range heads {
 		known = max(known, h.known)
 	}
@@ -66,15 +69,13 @@ func recoverTo(f blockio.File, id Identity, known, size int64) (Recovered, error
 			r.doubt(f, id, h)
 		}
 		r.Damaged = r.Damaged || gap
-		end = h.offset + h.length()
+		end = h.end()
 		r.take(h)
 	}
 	if end < known {
 		r.Damaged = true
 		end = known
 	}
-	r.Damaged = r.Damaged || bad < known
-	r.Torn = max(size-end, 0)
 	r.Segment.end, r.Segment.known = end, end
 	return r, nil
 }
@@ -93,29 +94,50 @@ func (r *Recovered) take(h *header) {
 }
 
 // walk reads the headers from the start, each telling where the next one is.
-// Behind a bad one it looks at every block for the next good one. bad is the
-// offset of the first bad header, or the file's end when that is before size; size
-// when there is none.
-func walk(f blockio.File, id Identity, size int64) (heads []header, bad int64) {
+// Behind a bad one it looks at every block for the footer that repeats it, or the
+// next good header.
+func walk(f blockio.File, id Identity, size int64) (heads []header) {
 	p := make([]byte, headerSize)
 	if have, err := f.Size(); err == nil {
 		size = min(size, have)
 	}
-	bad = size
+	end := int64(0) // of the last good batch
 	for at := int64(0); at+headerSize <= size; {
 		if _, err := f.ReadAt(p, at); err != nil {
 			clear(p) // unreadable counts as bad
 		}
 		h, ok := decode(id, at, p)
-		if !ok {
-			bad = min(bad, at)
-			at += blockSize
+		if !ok || h.offset < end {
+			at = nextData(f, at+blockSize)
 			continue
 		}
 		heads = append(heads, h)
-		at += h.length()
+		end = h.end()
+		at = end
 	}
-	return heads, bad
+	return heads
+}
+
+// nextData is the first block from off on that is not a hole, as far as the file
+// system tells.
+func nextData(f blockio.File, off int64) int64 {
+	start, _, err := f.Data(off)
+	if err != nil {
+		return off
+	}
+	return max(off, start/blockSize*blockSize)
+}
+
+// gaps tells whether a batch of the first known bytes has no good header.
+func gaps(heads []header, known int64) bool {
+	end := int64(0)
+	for i := range heads {
+		if heads[i].offset > end {
+			break
+		}
+		end = heads[i].end()
+	}
+	return end < known
 }
 
 // doubt checks the payload of a batch that was perhaps never durable.
@@ -134,10 +156,10 @@ func (r *Recovered) doubt(f blockio.File, id Identity, h *header) {
 
 // Check reads every block that the index has, and every header. It returns the
 // bytes that matched and the blocks that cannot be read, lost ones included;
-// headless is set when a header itself is bad: then the index is all that tells
-// which blocks there are; or when the index rotted since it was opened.
+// headless is set when a header is bad in both places: then the index is all that
+// tells which blocks there are; or when the index rotted since it was opened.
 func (s *Segment) Check() (checked int64, bad *extent.Bitmap, headless bool) {
-	_, firstBad := walk(s.file, s.id, s.known)
+	headless = gaps(walk(s.file, s.id, s.known), s.known)
 	all, bad, err := s.list()
 	if err != nil {
 		return 0, bad, true
@@ -152,7 +174,7 @@ func (s *Segment) Check() (checked int64, bad *extent.Bitmap, headless bool) {
 		checked += s.checkRun(all[:n], p[:n*blockSize], bad)
 		all = all[n:]
 	}
-	return checked, bad, firstBad < s.known
+	return checked, bad, headless
 }
 
 // list gives the data blocks of the index and the lost ones.

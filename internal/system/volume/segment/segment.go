@@ -1,11 +1,12 @@
 // Package segment keeps preserved blocks: append-only files of batches, each a
 // 4 KiB header with the list of its blocks and a checksum per block, followed by
-// their content. The layout is in docs/formats/volume.md.
+// their content and by the header once more. The layout is in docs/formats/volume.md.
 //
 // It promises that a block is found, once Publish was called, with the content it
 // was appended with, or that reading it fails with KindDamaged: every checksum
-// covers store, segment, incarnation and offset. Recover tells a torn tail (bytes
-// that nothing ever stood on) from damage below the length known durable.
+// covers store, segment, incarnation and offset. Rot of any one header costs nothing.
+// Recover tells a torn tail (bytes that nothing ever stood on) from damage below the
+// length known durable, and from a file that was cut off.
 //
 // Append, Sync and Publish are called by one goroutine at a time; reads go on
 // beside them. A sync that failed is final: the caller writes the batch anew into
@@ -30,6 +31,7 @@ type Segment struct {
 	file blockio.File
 
 	end   int64  // where the next batch goes
+	room  int64  // bytes of batches for which the file is long enough, durably
 	known int64  // bytes known durable
 	epoch uint64 // highest of the batches
 	buf   []byte // of the last batch, to be used again
@@ -79,6 +81,42 @@ func (s *Segment) Append(interval, epoch uint64, recs []Record) (Batch, error) {
 	s.epoch = max(s.epoch, epoch)
 	return Batch{heads: heads}, nil
 }
+
+// Extend makes the file of a new segment so long that batches of that many bytes
+// leave a block free behind them, durably. That takes no room, and a file that is
+// found shorter was cut off: callers append only what Fits.
+func (s *Segment) Extend(bytes int64) error {
+	if err := s.file.Truncate(bytes + blockSize); err != nil {
+		return err
+	}
+	if err := s.file.Sync(); err != nil {
+		return err
+	}
+	s.room = bytes
+	return nil
+}
+
+// Fits tells whether the records can be appended to a segment that was extended.
+func (s *Segment) Fits(recs []Record) bool { return s.end+Bytes(recs) <= s.room }
+
+// Bytes is how much of a segment the records take at most.
+func Bytes(recs []Record) int64 {
+	data, listed := int64(0), int64(0)
+	for _, r := range recs {
+		listed += entrySize
+		if r.Kind == Data {
+			data += int64(r.Count)
+			listed += 4 * int64(r.Count)
+		}
+	}
+	const unused = entrySize + entrySize + 4 // at most: a record cut in two, and the end of a header
+	batches := 1 + listed/(headerSize-fixedSize-unused)
+	return (data + 2*batches) * blockSize
+}
+
+// Trim cuts the file to its batches, when it takes no more of them and is on record
+// with that length.
+func (s *Segment) Trim() error { return s.file.Truncate(s.end) }
 
 // Sync makes everything appended durable.
 func (s *Segment) Sync() error {

@@ -3,6 +3,8 @@ package segment_test
 import (
 	"bytes"
 	"errors"
+	"os"
+	"slices"
 	"testing"
 
 	"cairn"
@@ -88,8 +90,8 @@ func TestFirstContentWinsAndSurvivesRecoveryAndSealing(t *testing.T) {
 	if !bytes.Equal(want[:3*cairn.BlockSize], blocks(1, 3)) || want[3*cairn.BlockSize] != 99 || want[90*cairn.BlockSize] != 0 {
 		t.Fatal("precedence is wrong")
 	}
-	r, err := segment.Recover(f, id, 0)
-	if err != nil || r.Damaged || r.Torn != 0 || len(r.Marks) != 2 {
+	r, err := segment.Recover(f, id, 0, false)
+	if err != nil || r.Damaged || r.Segment.Length() != s.Length() || len(r.Marks) != 2 {
 		t.Fatalf("%+v %v", r, err)
 	}
 	if !bytes.Equal(content(t, r.Segment, 10, 2000), want) {
@@ -114,7 +116,7 @@ func TestWrongIdentityFindsNothing(t *testing.T) {
 	f := create(t, "seg")
 	fill(t, segment.New(f, id))
 	for _, other := range []segment.Identity{{Store: 6, Segment: 9, Incarnation: 2}, {Store: 5, Segment: 8, Incarnation: 2}, {Store: 5, Segment: 9, Incarnation: 3}} {
-		r, err := segment.Recover(f, other, 0)
+		r, err := segment.Recover(f, other, 0, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -124,8 +126,9 @@ func TestWrongIdentityFindsNothing(t *testing.T) {
 	}
 }
 
-// Spoil each part of a segment of three batches: below the length that a later
-// header knew durable it is damage, above it a torn tail.
+// Spoil each part of a segment of three batches. One header of a batch costs
+// nothing; both are damage below the length that a later header knew durable, and
+// above it a torn tail.
 func TestDamageIsToldFromATornTail(t *testing.T) {
 	f := create(t, "seg")
 	s := segment.New(f, id)
@@ -134,45 +137,116 @@ func TestDamageIsToldFromATornTail(t *testing.T) {
 		starts = append(starts, s.Length())
 		add(t, s, 1, segment.Record{First: uint64(10 * i), Count: 2, Kind: segment.Data, Bytes: blocks(byte(10*i), 2)})
 	}
+	const payload, footer = 4096, 3 * 4096
 	for _, c := range []struct {
-		at      int64
+		batch   int
+		at      []int64
 		damaged bool
 		blocks  uint64
-		readBad bool
+		doubts  int
 	}{
-		{starts[0] + 100, true, 4, false},
-		{starts[1] + 100, true, 4, false},
-		{starts[1] + 5000, false, 6, true},  // payload below known: found when read
-		{starts[2] + 100, false, 4, false},  // last batch: nothing says it counted
-		{starts[2] + 5000, false, 6, false}, // but its header says what the origin held
+		{0, []int64{100}, false, 6, 0},
+		{0, []int64{footer + 100}, false, 6, 0},
+		{0, []int64{100, footer}, true, 4, 0},
+		{1, []int64{100, footer + 4000}, true, 4, 0},
+		{1, []int64{payload + 904}, false, 6, 0}, // below known: found when read
+		{2, []int64{100}, false, 6, 0},
+		{2, []int64{footer}, false, 6, 0},
+		{2, []int64{100, footer}, false, 4, 0},      // nothing says that it counted
+		{2, []int64{payload + 904}, false, 6, 1},    // its headers say what the origin held
+		{2, []int64{7, payload + 904}, false, 6, 1}, // one is enough for that
 	} {
-		old := make([]byte, 1)
-		if _, err := f.ReadAt(old, c.at); err != nil {
-			t.Fatal(err)
+		for _, at := range c.at {
+			flip(t, f, starts[c.batch]+at)
 		}
-		poke(t, f, c.at, old[0]^1)
-		r, err := segment.Recover(f, id, 0)
+		r, err := segment.Recover(f, id, 0, false)
 		if err != nil {
 			t.Fatal(err)
 		}
 		all, _ := r.Segment.Blocks()
-		if r.Damaged != c.damaged || all != c.blocks {
-			t.Errorf("byte %d: damaged %v with %d blocks, want %v with %d", c.at, r.Damaged, all, c.damaged, c.blocks)
+		if r.Damaged != c.damaged || all != c.blocks || len(r.Doubts) != c.doubts {
+			t.Errorf("%+v: damaged %v with %d blocks and %d doubts", c, r.Damaged, all, len(r.Doubts))
 		}
-		for _, run := range find(t, r.Segment, 10, 2) {
+		for _, run := range find(t, r.Segment, uint64(10*c.batch), 2) {
 			err := r.Segment.Read(run, make([]byte, 2*cairn.BlockSize))
-			if errors.Is(err, cairn.KindDamaged) != c.readBad {
-				t.Errorf("byte %d: read says %v", c.at, err)
+			if bad := slices.Contains(c.at, payload+904); errors.Is(err, cairn.KindDamaged) != bad {
+				t.Errorf("%+v: read says %v", c, err)
 			}
 		}
-		if doubt := c.at == starts[2]+5000; doubt != (len(r.Doubts) == 1) || doubt && (r.Doubts[0].Block != 20 || !r.Doubts[0].Held(blocks(20, 1)) || r.Doubts[0].Held(blocks(21, 1))) {
-			t.Errorf("byte %d: doubts %v", c.at, r.Doubts)
+		for _, d := range r.Doubts {
+			if d.Block != 20 || !d.Held(blocks(20, 1)) || d.Held(blocks(21, 1)) {
+				t.Errorf("%+v: doubt %+v", c, d)
+			}
 		}
-		header := (c.at-starts[0])%(3*4096) < 4096 // each batch has a header and two blocks
-		if r, err = segment.Recover(f, id, s.Length()); err != nil || r.Damaged != header {
-			t.Errorf("byte %d: with the length known, damaged %v, want %v (%v)", c.at, r.Damaged, header, err)
+		both := len(c.at) == 2 && c.doubts == 0
+		if r, err = segment.Recover(f, id, s.Length(), false); err != nil || r.Damaged != both {
+			t.Errorf("%+v: with the length known, damaged %v (%v)", c, r.Damaged, err)
 		}
-		poke(t, f, c.at, old[0])
+		for _, at := range c.at {
+			flip(t, f, starts[c.batch]+at)
+		}
+	}
+}
+
+// flip changes one bit, or changes it back.
+func flip(t *testing.T, f blockio.File, at int64) {
+	t.Helper()
+	p := make([]byte, 1)
+	if _, err := f.ReadAt(p, at); err != nil {
+		t.Fatal(err)
+	}
+	poke(t, f, at, p[0]^1)
+}
+
+// A file that was longer than its batches all along and is not any more was cut off,
+// wherever; one that was not long enough is never appended to.
+func TestCutOffFileIsTold(t *testing.T) {
+	f := create(t, "seg")
+	s := segment.New(f, id)
+	recs := []segment.Record{{First: 1, Count: 300, Kind: segment.Data, Bytes: blocks(1, 300)}, {First: 1000, Count: 7, Kind: segment.Zero}}
+	if err := s.Extend(segment.Bytes(recs)); err != nil {
+		t.Fatal(err)
+	}
+	if !s.Fits(recs) || s.Fits(append(recs, recs...)) {
+		t.Error("what fits is told wrong")
+	}
+	add(t, s, 1, recs...)
+	if s.Length() > segment.Bytes(recs) {
+		t.Errorf("%d bytes, foretold %d", s.Length(), segment.Bytes(recs))
+	}
+	for size := s.Length() + 4096; size >= 0; size -= 4096 {
+		if err := f.Truncate(size); err != nil {
+			t.Fatal(err)
+		}
+		r, err := segment.Recover(f, id, 0, true)
+		if cut := size <= s.Length(); err != nil || r.Damaged != cut {
+			t.Fatalf("cut to %d of %d bytes: damaged %v, %v", size, s.Length(), r.Damaged, err)
+		}
+		if r, err = segment.Recover(f, id, 0, false); err != nil || r.Damaged {
+			t.Fatalf("a file of an earlier build, of %d bytes: damaged %v, %v", size, r.Damaged, err)
+		}
+	}
+}
+
+// What earlier builds wrote, without footers, is read as it is.
+func TestBatchesWithoutFooters(t *testing.T) {
+	f := create(t, "seg")
+	p, err := os.ReadFile("testdata/plain.seg")
+	if err == nil {
+		_, err = f.WriteAt(p, 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := segment.Recover(f, id, int64(len(p)), false)
+	if err != nil || r.Damaged || r.Segment.Length() != int64(len(p)) {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if got := content(t, r.Segment, 10, 3); !bytes.Equal(got, blocks(1, 3)) {
+		t.Error("it reads as something else")
+	}
+	if got := content(t, r.Segment, 20, 2); !bytes.Equal(got, blocks(7, 2)) {
+		t.Error("its second batch reads as something else")
 	}
 }
 
@@ -183,7 +257,7 @@ func poke(t *testing.T, f blockio.File, at int64, b byte) {
 	}
 }
 
-// A closed segment without its index and one of its headers is known to lack
+// A closed segment without its index and both headers of a batch is known to lack
 // blocks; with the index, and with neither file, too.
 func TestSealedSegmentWithoutItsParts(t *testing.T) {
 	f, idx := create(t, "seg"), create(t, "idx")
@@ -194,6 +268,7 @@ func TestSealedSegmentWithoutItsParts(t *testing.T) {
 	}
 	want, _ := s.Blocks()
 	poke(t, f, 50, 0xee)
+	poke(t, f, 4*4096+50, 0xee)
 	for _, c := range []struct {
 		f, idx blockio.File
 		whole  bool
