@@ -44,7 +44,7 @@ func (m *medium) apply(c change) {
 		m.attributes[c.attribute] = c.record
 	default:
 		p := &m.parts[c.at.Partition]
-		*p = append((*p)[:c.at.Block:c.at.Block], c.record)
+		*p = append((*p)[:c.at.Block], c.record)
 		m.endless[c.at.Partition] = false
 	}
 }
@@ -116,6 +116,10 @@ func (t *Tape) Swap(other *Tape) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.medium = other.medium
+	t.parts = slices.Clone(t.parts)
+	for i, p := range t.parts {
+		t.parts[i] = slices.Clone(p) // other may go on being written to
+	}
 }
 
 // Spoil replaces a record or filemark, as a foreign writer would; nil is a
