@@ -61,7 +61,7 @@ fuzz: ## every parser that meets foreign bytes, ten minutes each (fuzztime=30s)
 	@$(env) && set -e; grep -rlE '^func Fuzz' --include=*_test.go . | while read -r file; do \
 	  for f in $$(sed -n 's/^func \(Fuzz[A-Za-z]*\).*/\1/p' $$file); do \
 	    echo "fuzz: $$f in $$(dirname $$file)"; \
-	    go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(fuzztime) $$(dirname $$file) </dev/null; done; done; echo "fuzz: no crash"
+	    go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(fuzztime) -fuzzminimizetime 20x $$(dirname $$file) </dev/null; done; done; echo "fuzz: no crash"
 
 matrix: ## every kind of sender to every kind of receiver: full, incremental, from a bookmark, resumed, cancelled, over every transport
 	@$(env) && CAIRN_SCALE=full go test -count=1 -timeout 60m ./test/matrix && echo "matrix: good"

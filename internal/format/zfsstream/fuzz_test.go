@@ -2,6 +2,7 @@ package zfsstream_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"io"
 	"testing"
 
@@ -13,9 +14,13 @@ import (
 // sums are mended first, so that what lies behind them is reached.
 func FuzzReader(f *testing.F) {
 	for _, name := range []string{"Lce", "ce-i", "I", "p", "w", "redacted", "fs-i", "clone", "resumed-ce"} {
-		f.Add(golden(f, name))
+		f.Add(shortened(golden(f, name)))
 	}
-	f.Fuzz(func(t *testing.T, b []byte) {
+	f.Fuzz(func(t *testing.T, input []byte) {
+		if len(input) > 1<<16 { // what is larger says no more, and takes the time of many
+			return
+		}
+		b := bytes.Clone(input) // the fuzzer keeps its own
 		mend(b)
 		_, _, err := count(b)
 		c := zfsstream.Check(bytes.NewReader(b), zfsstream.CheckOptions{})
@@ -27,4 +32,19 @@ func FuzzReader(f *testing.F) {
 			t.Errorf("an error of kind %v: %v", cairn.KindOf(err), err)
 		}
 	})
+}
+
+// shortened leaves out of a stream what repeats itself, so that mutation meets
+// records rather than content: of each type of record, but those that make its
+// frame, the first six.
+func shortened(b []byte) []byte {
+	var out []byte
+	counts := map[zfsstream.Type]int{}
+	walk(b, func(o binary.ByteOrder, head, payload []byte) {
+		kind := zfsstream.Type(o.Uint32(head))
+		if counts[kind]++; counts[kind] <= 6 || kind == zfsstream.TypeBegin || kind == zfsstream.TypeEnd {
+			out = append(append(out, head...), payload...)
+		}
+	})
+	return out
 }
