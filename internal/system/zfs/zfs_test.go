@@ -29,7 +29,7 @@ func open(t *testing.T, f *fakezfs.Fake, o zfs.Options) *zfs.Place {
 
 func world(t *testing.T) *zfscases.World {
 	f := fakezfs.New(t)
-	return &zfscases.World{ZFS: f.ZFS, Devices: f.Devices, Fake: true, Try: f.Try, Write: f.TryWrite, Read: f.TryRead, Many: f.Many,
+	return &zfscases.World{ZFS: f.ZFS, Devices: f.Devices, Fake: true, Try: f.Try, Write: f.TryWrite, Read: f.TryRead, Many: f.Many, Replicas: f.Replicas,
 		Pool: func(*testing.T) string {
 			name := fmt.Sprintf("p%d", pools.Add(1))
 			f.Pool(name)

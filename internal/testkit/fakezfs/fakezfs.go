@@ -62,7 +62,8 @@ func Program() (status int, is bool) {
 	if _, err := os.Stat(filepath.Join(dir, marker)); err != nil {
 		return 0, false
 	}
-	return run(filepath.Clean(dir), os.Args[1:], os.Stdin, os.Stdout, os.Stderr), true
+	c := &command{dir: filepath.Clean(dir), in: os.Stdin, out: os.Stdout, errs: os.Stderr}
+	return c.run(os.Args[1:]), true
 }
 
 // New makes a ZFS without pools.
@@ -106,13 +107,13 @@ func (f *Fake) Pool(name string) {
 	})
 }
 
-// Try runs a command as a user would, and returns what it printed and its error.
+// Try does a command as a user would, and returns what it printed and its error. It
+// starts no process, and planted faults spare it.
 func (f *Fake) Try(args ...string) (string, error) {
 	var out, errs bytes.Buffer
-	cmd := exec.Command(f.ZFS, args...)
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	if err := cmd.Run(); err != nil {
-		return out.String(), fmt.Errorf("zfs %s: %w: %s", strings.Join(args, " "), err, errs.String())
+	c := &command{dir: f.dir, spared: true, in: strings.NewReader(""), out: &out, errs: &errs}
+	if status := c.run(args); status != 0 {
+		return out.String(), fmt.Errorf("zfs %s: exit status %d: %s", strings.Join(args, " "), status, errs.String())
 	}
 	return out.String(), nil
 }
@@ -201,6 +202,23 @@ func (f *Fake) Many(dataset string, n int) error {
 		}
 		for i := range n {
 			d.capture(fmt.Sprintf("m%d", i+1), s.tick())
+		}
+		return nil
+	})
+}
+
+// Replicas makes n filesystems below each of two that are there, as a replication by
+// the job leaves them: a snapshot @1 of the same GUID, a cursor here, a hold there.
+func (f *Fake) Replicas(here, there string, n int, job string) error {
+	return f.locked(func(s *state) error {
+		for i := range n {
+			name := fmt.Sprintf("/fs%04d", i)
+			a, b := s.make(here+name, "filesystem"), s.make(there+name, "filesystem")
+			a.capture("1", s.tick())
+			v, w := a.newest(), *a.newest()
+			a.Bookmarks = []*bookmark{{fmt.Sprintf("zrepl_CURSOR_G_%016x_J_%s", v.GUID, job), v.GUID, v.Txg, v.Created, v.Content}}
+			w.Txg, w.Holds = s.tick(), map[string]int64{"zrepl_last_received_J_" + job: now()}
+			b.Snapshots, b.Props["readonly"] = []*snapshot{&w}, "on"
 		}
 		return nil
 	})

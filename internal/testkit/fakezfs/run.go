@@ -1,6 +1,7 @@
 package fakezfs
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -23,6 +24,7 @@ type command struct {
 	out    io.Writer
 	errs   io.Writer
 	status int
+	spared bool // by planted faults
 }
 
 // valued are the flags that take a value, by verb.
@@ -37,8 +39,8 @@ var verbs = map[string]func(c *command){
 // reading are the verbs that change nothing.
 var reading = map[string]bool{"version": true, "list": true, "get": true, "holds": true}
 
-func run(dir string, args []string, in io.Reader, out, errs io.Writer) int {
-	c := &command{dir: dir, flags: map[string][]string{}, in: in, out: out, errs: errs}
+func (c *command) run(args []string) int {
+	c.flags = map[string][]string{}
 	if len(args) == 0 {
 		return 2
 	}
@@ -46,9 +48,12 @@ func run(dir string, args []string, in io.Reader, out, errs io.Writer) int {
 	if c.verb == "recv" {
 		c.verb = "receive"
 	}
-	log(dir, args)
+	log(c.dir, args)
 	c.parse(args[1:])
-	late := c.fault(strings.Join(args, " "))
+	var late func()
+	if !c.spared {
+		late = c.fault(strings.Join(args, " "))
+	}
 	switch do := verbs[c.verb]; {
 	case c.verb == "send":
 		c.send()
@@ -57,12 +62,24 @@ func run(dir string, args []string, in io.Reader, out, errs io.Writer) int {
 	case do == nil:
 		c.fail(2, "unrecognized command '%s'", c.verb)
 	default:
-		c.with(!reading[c.verb], func() { do(c) })
+		c.locked(do)
 	}
 	if late != nil {
 		late()
 	}
 	return c.status
+}
+
+// locked runs do alone, and prints when it has let go: who reads may start another
+// command first.
+func (c *command) locked(do func(c *command)) {
+	out, text := c.out, bytes.Buffer{}
+	c.out = &text
+	c.with(!reading[c.verb], func() { do(c) })
+	c.out = out
+	if _, err := c.out.Write(text.Bytes()); err != nil {
+		os.Exit(1) //nolint:forbidigo // the reader is gone, as SIGPIPE would tell
+	}
 }
 
 func log(dir string, args []string) {
@@ -114,9 +131,7 @@ func (c *command) fail(status int, format string, args ...any) {
 }
 
 func (c *command) print(format string, args ...any) {
-	if _, err := fmt.Fprintf(c.out, format, args...); err != nil {
-		os.Exit(1) //nolint:forbidigo // the reader is gone, as SIGPIPE would tell
-	}
+	_, _ = fmt.Fprintf(c.out, format, args...) // into memory: see locked
 }
 
 // with runs do on the state, and keeps what it changed.

@@ -1,6 +1,7 @@
 package fakezfs
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -22,6 +24,7 @@ type state struct {
 	Faults   []*Fault
 	Full     int64
 	Limited  bool
+	Nodes    map[string]string // devices by name, with what each holds
 	dir      string
 }
 
@@ -96,13 +99,16 @@ func withState(dir string, write bool, do func(s *state) error) (err error) {
 	if err := do(s); err != nil || !write {
 		return err
 	}
+	if err := s.nodes(); err != nil {
+		return err
+	}
 	if text, err = json.Marshal(s); err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(dir, "state.new"), text, 0o600); err != nil {
 		return err
 	}
-	return errors.Join(os.Rename(filepath.Join(dir, "state.new"), filepath.Join(dir, "state")), s.nodes())
+	return os.Rename(filepath.Join(dir, "state.new"), filepath.Join(dir, "state"))
 }
 
 func (s *state) tick() uint64 {
@@ -167,39 +173,51 @@ func (s *state) property(name, property string) string {
 }
 
 // nodes makes the devices of zvols' snapshots what the state says: files that hold
-// the content to its last byte.
+// the content to its last byte. Nodes tells what is there already.
 func (s *state) nodes() error {
-	want := map[string]bool{}
+	want := map[string]string{}
 	for name, d := range s.Datasets {
 		if d.Kind != "volume" || s.property(name, "snapdev") != "visible" {
 			continue
 		}
 		for _, v := range d.Snapshots {
-			node := filepath.Join(s.dir, "dev", name+"@"+v.Name)
-			want[node] = true
-			if err := s.node(node, v); err != nil {
+			want[name+"@"+v.Name] = fmt.Sprintf("%s-%d", cmp.Or(v.Content, "zero"), v.Size)
+		}
+	}
+	if maps.Equal(want, s.Nodes) {
+		return nil
+	}
+	for name, image := range s.Nodes {
+		if want[name] != image {
+			if err := os.Remove(filepath.Join(s.dir, "dev", name)); err != nil {
 				return err
 			}
 		}
 	}
-	return filepath.WalkDir(filepath.Join(s.dir, "dev"), func(path string, e os.DirEntry, err error) error {
-		if err == nil && !e.IsDir() && !want[path] {
-			err = os.Remove(path)
+	for name, image := range want {
+		if s.Nodes[name] != image {
+			if err := s.node(filepath.Join(s.dir, "dev", name), image); err != nil {
+				return err
+			}
 		}
-		return err
-	})
+	}
+	s.Nodes = want
+	return nil
 }
 
-func (s *state) node(path string, v *snapshot) error {
-	stamp := time.Unix(int64(v.GUID>>34), 0) // tells another snapshot of the same name
-	if info, err := os.Stat(path); err == nil && info.Size() == v.Size && info.ModTime().Equal(stamp) {
-		return nil
+// node makes a device: a link to the one file that all snapshots of the same
+// content and size share.
+func (s *state) node(path, image string) error {
+	file := filepath.Join(s.dir, "blobs", image)
+	if _, err := os.Stat(file); err != nil {
+		id, size, _ := strings.Cut(image, "-")
+		content, err := s.blob(strings.TrimPrefix(id, "zero"))
+		n, perr := strconv.ParseInt(size, 10, 64)
+		if err := errors.Join(err, perr, os.WriteFile(file, content, 0o600), os.Truncate(file, n)); err != nil {
+			return err
+		}
 	}
-	content, err := s.blob(v.Content)
-	if err != nil {
-		return err
-	}
-	return errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, content, 0o600), os.Truncate(path, v.Size), os.Chtimes(path, stamp, stamp))
+	return errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.Link(file, path))
 }
 
 func (d *dataset) snapshot(name string) *snapshot {

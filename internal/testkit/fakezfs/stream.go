@@ -128,26 +128,34 @@ func (e *encoder) many(name string) {
 	e.write(end)
 }
 
+// zeroes is a block without content.
+var zeroes [blockBytes]byte
+
+// blockAt is the block of a content that may end before it; only one that ends
+// inside is copied.
+func blockAt(p []byte, off int64) []byte {
+	switch {
+	case off >= int64(len(p)):
+		return zeroes[:]
+	case off+blockBytes <= int64(len(p)):
+		return p[off : off+blockBytes]
+	}
+	return append(bytes.Clone(p[off:]), zeroes[int64(len(p))-off:]...)
+}
+
 // content writes what differs from the base, from the offset on.
 func (e *encoder) content(base, now []byte, from int64) {
 	size := int64(max(len(base), len(now)))
-	block := func(p []byte, off int64) []byte {
-		out := make([]byte, blockBytes)
-		if off < int64(len(p)) {
-			copy(out, p[off:])
-		}
-		return out
-	}
 	for off := from; off < size; off += blockBytes {
 		var run []byte
 		for at := off; at < size && len(run) < runBlocks*blockBytes; at += blockBytes {
-			b := block(now, at)
-			if bytes.Equal(b, block(base, at)) || bytes.Equal(b, make([]byte, blockBytes)) {
+			b := blockAt(now, at)
+			if bytes.Equal(b, blockAt(base, at)) || bytes.Equal(b, zeroes[:]) {
 				break
 			}
 			run = append(run, b...)
 		}
-		switch b := block(now, off); {
+		switch {
 		case run != nil:
 			e.record(typeWrite, run, func(f []byte) {
 				put(f, 0, object)
@@ -156,7 +164,7 @@ func (e *encoder) content(base, now []byte, from int64) {
 				put(f, 32, e.guid)
 			})
 			off += int64(len(run)) - blockBytes
-		case !bytes.Equal(b, block(base, off)):
+		case !bytes.Equal(blockAt(now, off), blockAt(base, off)):
 			e.free(object, uint64(off), blockBytes)
 		}
 	}

@@ -29,7 +29,10 @@ type World struct {
 	Try     func(args ...string) (string, error)
 	Write   func(dataset string, off int64, p []byte) error // to the head of a zvol
 	Many    func(dataset string, n int) error               // makes n snapshots, @m1 and so on
-	Read    func(snapshot string) ([]byte, error)           // of a zvol with visible snapshots
+	// Replicas makes n filesystems below each of two that are there, as the job leaves
+	// them; nil: they are made and replicated one by one.
+	Replicas func(here, there string, n int, job string) error
+	Read     func(snapshot string) ([]byte, error) // of a zvol with visible snapshots
 }
 
 // Case is one of them.
