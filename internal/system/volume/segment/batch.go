@@ -149,6 +149,9 @@ func decodeEither(id Identity, p []byte) (h header, ok bool) {
 	}
 	h = header{offset: int64(le.Uint64(p[32:])), known: int64(le.Uint64(p[40:])), interval: le.Uint64(p[48:]), epoch: le.Uint64(p[56:]),
 		plain: le.Uint16(p[70:])&footed == 0}
+	if h.known < 0 || h.known > h.offset {
+		return header{}, false // nobody knew more than what was there
+	}
 	n := int(le.Uint16(p[68:]))
 	at, sums := fixedSize, fixedSize+entrySize*n
 	if sums > headerSize {

@@ -165,7 +165,7 @@ func (s *Segment) Check() (checked int64, bad *extent.Bitmap, headless bool) {
 		return 0, bad, true
 	}
 	slices.SortFunc(all, func(a, b placed) int { return cmp.Compare(a.at, b.at) })
-	p := make([]byte, checkBlocks*blockSize)
+	p := make([]byte, min(len(all), checkBlocks)*blockSize)
 	for len(all) > 0 {
 		n := 1
 		for n < min(len(all), checkBlocks) && all[n].at == all[n-1].at+1 {
