@@ -117,8 +117,8 @@ zfs-kills: ## each process of a ZFS step dies, before and after its work; a catc
 vm-prepare: ## build the virtual machine from Debian packages, or again when newer ones are there (root; KERNEL=backports|stable)
 	@$(vmprepare)
 
-test-vm: ## tests inside the virtual machine: OpenZFS, kernel NBD, ublk, device-mapper, tape, power cuts (KERNEL=backports|stable)
-	@$(vmprepare) -keep && CAIRN_VM=1 CAIRN_VM_KERNEL=$(KERNEL) nice -n 5 go test -count=1 -timeout 75m -v ./test/vm && echo "test-vm: good on $(KERNEL)"
+test-vm: ## tests inside the virtual machine: OpenZFS, kernel NBD, ublk, device-mapper, tape, power cuts (KERNEL=backports|stable, RUN=PATTERN of the guest's tests for a subset)
+	@$(vmprepare) -keep && CAIRN_VM=1 CAIRN_VM_KERNEL=$(KERNEL) CAIRN_VM_TESTS='$(RUN)' nice -n 5 go test -count=1 -timeout 100m -v $(if $(RUN),-run '^TestChosen$$') ./test/vm && echo "test-vm: good on $(KERNEL)"
 
 clean: ## remove everything that was made
 	@chmod -R u+w .work 2>/dev/null; rm -rf .work cairn

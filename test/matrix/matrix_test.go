@@ -10,6 +10,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"cairn/internal/system/wrap"
 	"cairn/internal/system/zfs"
 	"cairn/internal/testkit/fakezfs"
+	"cairn/internal/testkit/realzfs"
 	"cairn/internal/work/replicate"
 )
 
@@ -74,17 +76,44 @@ func volumes(t *testing.T, root string, sender bool) *host {
 	return h
 }
 
+// machine is a ZFS of the fake's kind or, with CAIRN_ZFS=real, the machine's own, as in
+// test/vm.
+type machine interface {
+	Try(args ...string) (string, error)
+	TryWrite(dataset string, off int64, p []byte) error
+	TryRead(name string) ([]byte, error)
+}
+
+func newMachine(t *testing.T, pool string) (machine, zfs.Options) {
+	dir := filepath.Join(t.TempDir(), "zfs")
+	if os.Getenv("CAIRN_ZFS") == "real" {
+		z := must(realzfs.In(dir, pool))(t)
+		t.Cleanup(func() {
+			if err := z.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		return z, zfs.Options{Devices: "/dev/zvol"}
+	}
+	f := fakezfs.New(t)
+	f.Pool(pool)
+	return f, zfs.Options{ZFS: f.ZFS, Devices: f.Devices, Grace: 200 * time.Millisecond}
+}
+
 // zfsHost is a place with ZFS; the sender's has the dataset, a zvol or a filesystem.
 func zfsHost(t *testing.T, root string, create ...string) *host {
-	f := fakezfs.New(t)
-	f.Pool(root)
+	m, o := newMachine(t, root)
 	if len(create) > 0 {
-		f.Run(append(append([]string{"create"}, create...), root+"/d")...)
+		must(m.Try(append(append([]string{"create"}, create...), root+"/d")...))(t)
 	}
-	p := must(zfs.Open(t.Context(), zfs.Options{ZFS: f.ZFS, Devices: f.Devices, Grace: 200 * time.Millisecond}))(t)
+	p := must(zfs.Open(t.Context(), o))(t)
 	return &host{endpoint: composed(t, p.Endpoint(zfs.Job{Receive: zfs.ReceiveOptions{Placeholder: zfs.Inherit, Root: root}}), root),
-		write: func(off int64, b []byte) { f.Write(root+"/d", off, b) },
-		read:  func(version string) []byte { return f.Read(root + "/d" + version) }}
+		write: func(off int64, b []byte) {
+			if err := m.TryWrite(root+"/d", off, b); err != nil {
+				t.Fatal(err)
+			}
+		},
+		read: func(version string) []byte { return must(m.TryRead(root + "/d" + version))(t) }}
 }
 
 // composed is an endpoint as the daemon composes it for a job.

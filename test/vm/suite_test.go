@@ -63,7 +63,7 @@ func sparse(t *testing.T, mib int64) string {
 
 func start(t *testing.T, im *vm.Image, o vm.Options) *vm.Machine {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 25*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 45*time.Minute)
 	m, err := im.Start(ctx, o)
 	if err != nil {
 		cancel()
@@ -91,7 +91,16 @@ func boot(t *testing.T, im *vm.Image, o vm.Options) vm.Verdict {
 // Every test of the guest runs inside the machine and is reported here; none may
 // be left out. Those of streams and of the ZFS place take machines of their own, below.
 func TestGuest(t *testing.T) {
-	guest(t, os.Getenv("CAIRN_VM_TESTS"), "^Test(Power(Write|Check)|Streams.*|ZFS.*)$", 8)
+	guest(t, "", "^Test(Power(Write|Check)|Streams.*|ZFS.*)$", 8)
+}
+
+// Those tests of the guest that somebody asks for, in one machine.
+func TestChosen(t *testing.T) {
+	run := os.Getenv("CAIRN_VM_TESTS")
+	if run == "" {
+		t.Skip("runs what is chosen: make test-vm RUN=PATTERN")
+	}
+	guest(t, run, "^$", 1)
 }
 
 // Streams of real OpenZFS across kinds of datasets.
@@ -99,7 +108,7 @@ func TestStreams(t *testing.T) { guest(t, "^TestStreams", "^$", 3) }
 
 // The place of ZFS datasets on OpenZFS: the cases that its fake passes, the rules of
 // the conformance suite, rights, stopped programs.
-func TestZFSPlace(t *testing.T) { guest(t, "^TestZFS", "^TestZFSCases$", 3) }
+func TestZFSPlace(t *testing.T) { guest(t, "^TestZFS", "^TestZFS(Cases|PowerStep)$", 12) }
 
 func TestZFSCases(t *testing.T) { guest(t, "^TestZFSCases$", "^$", 1) }
 
@@ -110,7 +119,7 @@ func guest(t *testing.T, run, skip string, least int) {
 	dir := t.TempDir()
 	program(t, dir)
 	build(t, filepath.Join(dir, "cairn"), "build", "cairn/cmd/cairn")
-	v := boot(t, im, vm.Options{Dir: dir, Disks: []string{sparse(t, 1024)}, Memory: 2048,
+	v := boot(t, im, vm.Options{Dir: dir, Disks: []string{sparse(t, 4096)}, Memory: 2048,
 		Script: fmt.Sprintf("export CAIRN_VM_RELEASE=%s CAIRN_VM_ZFS=%s\n./guest.test -test.v -test.run '%s' -test.skip '%s'\n",
 			im.Versions["kernel"], im.Versions["zfs"], run, skip)})
 	cases := vm.Cases(v.Output)
@@ -122,7 +131,7 @@ func guest(t *testing.T, run, skip string, least int) {
 			}
 		})
 	}
-	if v.Exit != 0 || len(cases) < least && os.Getenv("CAIRN_VM_TESTS") == "" {
+	if v.Exit != 0 || len(cases) < least {
 		t.Errorf("%d tests ran, exit status %d:\n%s", len(cases), v.Exit, v.Output)
 	}
 }
@@ -149,10 +158,31 @@ func TestScriptsOnOpenZFS(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	v := boot(t, im, vm.Options{Dir: dir, Disks: []string{sparse(t, 2048)}, Memory: 2048,
-		Script: "modprobe zfs\nmkfs.ext4 -q /dev/vdb && mount /dev/vdb /mnt && export TMPDIR=/mnt CAIRN_ZFS=real\n./script.test -test.v -test.parallel 1 -test.run 'TestScripts/zfs'\n"})
-	if v.Exit != 0 || strings.Count(v.Output, "--- PASS: TestScripts/zfs") != len(scripts) {
-		t.Errorf("exit status %d\n%s", v.Exit, v.Output)
+	onOpenZFS(t, im, dir, "./script.test -test.parallel 1 -test.run TestScripts/zfs", "--- PASS: TestScripts/zfs", len(scripts))
+}
+
+// The cells of the matrix that have a ZFS end, on OpenZFS: every way of every pair in
+// one place, and one way of one pair over each transport.
+func TestMatrixOnOpenZFS(t *testing.T) {
+	im := machine(t)
+	dir := t.TempDir()
+	build(t, filepath.Join(dir, "matrix.test"), "test", "../matrix", "-c")
+	onOpenZFS(t, im, dir, "./matrix.test -test.run 'TestMatrix/(zvol|filesystem|.*-zfs-)'", "--- PASS: TestMatrix/", 25)
+}
+
+// onOpenZFS runs a test program of the folder with the machine's ZFS, whose pools lie
+// on a disk of their own, and wants so many lines of passed tests.
+func onOpenZFS(t *testing.T, im *vm.Image, dir, command, passed string, least int) {
+	t.Helper()
+	v := boot(t, im, vm.Options{Dir: dir, Disks: []string{sparse(t, 4096)}, Memory: 2048,
+		Script: "modprobe zfs\nmkfs.ext4 -q /dev/vdb && mount /dev/vdb /mnt && export TMPDIR=/mnt CAIRN_ZFS=real\n" + command + " -test.v\n"})
+	if n := strings.Count(v.Output, passed); v.Exit != 0 || n < least {
+		t.Errorf("%d passed, exit status %d\n%s", n, v.Exit, v.Output)
+	}
+	for line := range strings.Lines(v.Output) {
+		if strings.Contains(line, "--- ") {
+			t.Log(strings.TrimRight(line, "\n"))
+		}
 	}
 }
 
@@ -222,6 +252,45 @@ func TestPowerCutCatchesFault(t *testing.T) {
 	if v.Exit != 1 || !strings.Contains(v.Output, "snapshots that were reported are there") {
 		t.Errorf("exit status %d: the planted fault was not caught\n%s", v.Exit, v.Output)
 	}
+}
+
+// The power goes at moments of a ZFS step: each time the next run makes good what was
+// begun. What had reached the disk of a stream is not sent again.
+func TestPowerCutsOfZFSStep(t *testing.T) {
+	im := machine(t)
+	cuts := []string{"receive 5000000", "receive 5000000 synced", "receive after", "hold before", "hold after", "bookmark before", "bookmark after", "destroy before", "destroy after", ""}
+	disks := []string{sparse(t, 256), sparse(t, 256)}
+	for i, cut := range cuts {
+		last := "nothing"
+		if i > 0 {
+			last = cuts[i-1]
+		}
+		t.Run("after "+last, func(t *testing.T) { powerStep(t, im, disks, cut, strings.TrimPrefix(last, "nothing")) })
+	}
+}
+
+// powerStep boots, lets what the last cut left be made good, and cuts the power at the
+// next moment, if there is one.
+func powerStep(t *testing.T, im *vm.Image, disks []string, cut, last string) {
+	dir := t.TempDir()
+	program(t, dir)
+	o := vm.Options{Dir: dir, Disks: disks, Script: fmt.Sprintf("CAIRN_CUT='%s' CAIRN_CUT_LAST='%s' ./guest.test -test.v -test.run '^TestZFSPowerStep$'\n", cut, last)}
+	if cut == "" {
+		if v := boot(t, im, o); v.Exit != 0 {
+			t.Errorf("exit status %d\n%s", v.Exit, v.Output)
+		}
+		return
+	}
+	m := start(t, im, o)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	if err := m.WaitFor(ctx, "CUT"); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.PowerCut(); err != nil {
+		t.Fatal(err)
+	}
+	t.Log(m.Output())
 }
 
 // A machine does not outlive the process that started it, however that ends.

@@ -244,13 +244,18 @@ func (d *dataset) assign(name, value string) {
 
 func (c *command) create() {
 	name := c.args[0]
+	kind := map[bool]string{true: "volume", false: "filesystem"}[c.has("V")]
+	above := c.Datasets[parent(name)]
 	switch {
-	case c.Datasets[name] != nil && c.has("p"):
+	case c.Datasets[name] != nil && c.Datasets[name].Kind == kind && c.has("p"):
 		return
 	case c.Datasets[name] != nil:
 		c.fail(1, "cannot create '%s': dataset already exists", name)
 		return
-	case c.Datasets[parent(name)] == nil && (!c.has("p") || c.Datasets[strings.Split(name, "/")[0]] == nil):
+	case above != nil && above.Kind != "filesystem":
+		c.fail(1, "cannot create '%s': parent is not a filesystem", name)
+		return
+	case above == nil && (!c.has("p") || c.Datasets[strings.Split(name, "/")[0]] == nil):
 		c.fail(1, "cannot create '%s': parent does not exist", name)
 		return
 	}
@@ -260,7 +265,6 @@ func (c *command) create() {
 			c.make(above, "filesystem")
 		}
 	}
-	kind := map[bool]string{true: "volume", false: "filesystem"}[c.has("V")]
 	d := c.make(name, kind)
 	if c.has("V") {
 		_, _ = fmt.Sscan(c.value("V"), &d.Size)

@@ -16,10 +16,16 @@ var listRules = []Rule{
 	{Name: "list-owned", Says: "a listing belongs to its receiver: changing it changes nothing", Needs: []cairn.Ability{"list"}, run: listOwned},
 }
 
-// three makes datasets whose byte order is not the order of their folders.
+// three makes datasets whose byte order is not the order of their folders. Nothing
+// lies below a zvol: where these are kept, a is the filesystem that came with a/x.
 func (l *lab) three() []string {
-	names := make([]string, 0, 3)
-	for _, short := range []string{"a/x", "a-b", "a"} {
+	shorts := []string{"a/x", "a-b", "a"}
+	names := make([]string, 0, len(shorts))
+	for _, short := range shorts {
+		if short == "a" && l.zvols() {
+			names = append(names, l.name(short))
+			continue
+		}
 		name, _ := l.dataset(short, 1)
 		names = append(names, name)
 	}

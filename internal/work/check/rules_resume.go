@@ -29,8 +29,8 @@ func (l *lab) partial(ds string, from *point, to point) *cairn.Partial {
 	if p == nil || len(p.Token) == 0 {
 		l.fail("9 of 10 MiB arrived and nothing is kept: partial %+v", p)
 	}
-	if p.To != to.VersionID || p.Received <= 0 || p.Received > big {
-		l.fail("the partial is %+v, want it for %v", p, to.VersionID)
+	if p.To != to.VersionID || p.Received <= 0 || p.Received > int64(len(e.bytes)) {
+		l.fail("the partial is %+v, want it for %v and at most the stream's %d bytes", p, to.VersionID, len(e.bytes))
 	}
 	return p
 }
