@@ -218,7 +218,6 @@ func TestGoldenOwn(t *testing.T) {
 		}
 		return string(data)
 	}
-	reference := read("attr_0_9")[8]
 	pad := func(s string, n int, fill string) string { return s + strings.Repeat(fill, n-len(s)) }
 	compact := func(s string) string { return strings.Join(strings.Fields(s), "") }
 	for what, pair := range map[string][2]string{
@@ -231,7 +230,7 @@ func TestGoldenOwn(t *testing.T) {
 		"1.4 back pointer of the copy": {between(read("0_5_R"), "<previousgenerationlocation>", "</previousgenerationlocation>"),
 			"\n<partition>b</partition>\n<startblock>5</startblock>\n"},
 		"1.4 no back pointer in the first": {between(read("1_5_R"), "<previousgenerationlocation>", "<"), ""},
-		"1.5 change reference":             {read("attr_0_9")[:8], "\x00\x09\x00\x00\x04\x00\x00\x00"},
+		"1.5 change reference":             {read("attr_0_9"), "\x00\x09\x00\x00\x04\x00\x00\x00\x01"},
 		"1.5 vendor":                       {read("attr_0_800"), "\x08\x00\x01\x00\x08CAIRN   "},
 		"1.5 application":                  {read("attr_0_801"), "\x08\x01\x01\x00\x20" + pad("Cairn LTFS", 32, " ")},
 		"1.5 application version":          {read("attr_0_802"), "\x08\x02\x01\x00\x08" + pad("0.1", 8, " ")},
@@ -240,12 +239,48 @@ func TestGoldenOwn(t *testing.T) {
 		"1.5 barcode":                      {read("attr_0_806"), "\x08\x06\x01\x00\x20" + pad("ABC123", 32, " ")},
 		"1.5 media pool":                   {read("attr_0_808"), "\x08\x08\x02\x00\xa0" + strings.Repeat("\x00", 160)},
 		"1.5 format version":               {read("attr_0_80b"), "\x08\x0b\x01\x00\x10" + pad("2.4.0", 16, " ")},
-		"1.5 coherency, index partition":   {read("attr_0_80c"), coherency(reference, 1, 5)},
-		"1.5 coherency, data partition":    {read("attr_1_80c"), coherency(reference, 1, 5)},
+		"1.5 coherency, index partition":   {read("attr_0_80c"), coherency(1, 1, 5)},
+		"1.5 coherency, data partition":    {read("attr_1_80c"), coherency(1, 1, 5)},
 		"1.5 lock":                         {read("attr_0_1623"), "\x16\x23\x00\x00\x01\x00"},
 	} {
 		if pair[0] != pair[1] {
 			t.Errorf("%s:\n%q, want\n%q", what, pair[0], pair[1])
+		}
+	}
+}
+
+// TestGoldenChangeReference is section 4's counting: made as 1, raised by one at
+// the first write of each loading, and the same in both coherency attributes.
+func TestGoldenChangeReference(t *testing.T) {
+	dir, source := filepath.Join(t.TempDir(), "T"), filepath.Join(t.TempDir(), "f")
+	write(t, dir, nil, tape.FormatOptions{Creator: "c", Now: goldenNow, VolumeUUID: volume})
+	for _, c := range []struct {
+		name                         string
+		changes                      int // commits in one loading
+		reference, generation, block byte
+	}{{"formatted", 0, 1, 1, 5}, {"only read", 0, 1, 1, 5}, {"written to", 1, 2, 2, 9}, {"written to twice", 2, 3, 4, 17}, {"only read again", 0, 3, 4, 17}} {
+		tp := mustOpen(t, dir)
+		for i := range c.changes {
+			if err := os.WriteFile(fmt.Sprint(source, c.reference, i), []byte("data"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := tp.Put(t.Context(), fmt.Sprint(source, c.reference, i), "/"); err != nil {
+				t.Fatal(err)
+			}
+			if err := tp.Commit(t.Context(), "c", "", goldenNow); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := tp.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := readAll(t, dir, "attr_0_9"), "\x00\x09\x00\x00\x04\x00\x00\x00"+string([]byte{c.reference}); got != want {
+			t.Errorf("%s: %q, want %q", c.name, got, want)
+		}
+		for file, block := range map[string]byte{"attr_0_80c": 5, "attr_1_80c": c.block} {
+			if got := readAll(t, dir, file); got != coherency(c.reference, c.generation, block) {
+				t.Errorf("%s: %s: %q", c.name, file, got)
+			}
 		}
 	}
 }

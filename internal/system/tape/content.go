@@ -219,6 +219,9 @@ func (n *Node) append(p []byte, off uint64) int {
 	if last == nil || last.queued || off < last.off || off > last.end() || off == last.end() && len(last.data) >= block {
 		n.enqueueLast()
 		last = &draft{node: n, off: off}
+		if len(p) >= block {
+			last.data = f.block()
+		}
 		n.drafts = append(n.drafts, last)
 		f.open[n] = true
 	}

@@ -63,20 +63,25 @@ func (f *FS) writeRecord() error {
 		}
 		return err
 	}
-	room, rerr := t.mover.capacity(f.ctx, t.number[t.label.DataPart])
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	block := data.end
 	t.wroteData(t.label.DataPart, block)
 	f.sync.complete = false
 	f.full = f.full || warning == drive.EarlyWarning
-	if rerr == nil {
-		f.noteRoom(room)
-	}
+	ask := f.used(len(record)) || warning != drive.NoWarning
 	for _, s := range shares {
 		f.settle(s, block)
 	}
 	f.moved()
+	if ask {
+		f.mu.Unlock()
+		room, err := t.mover.capacity(f.ctx, t.number[t.label.DataPart])
+		f.mu.Lock()
+		if err == nil {
+			f.noteRoom(room)
+		}
+	}
 	return nil
 }
 
@@ -129,8 +134,30 @@ func (f *FS) finish(p *draft) {
 		n.drafts = slices.Delete(n.drafts, i, i+1)
 	}
 	f.queue = f.queue[1:]
+	f.recycle(p.data)
+	p.data = nil
 	if !n.gone {
 		n.notePartial()
+	}
+}
+
+// spareBlocks is how much memory for whole records is kept for the next ones.
+const spareBlocks = 16
+
+// block is memory for a draft of a whole record. The caller holds mu.
+func (f *FS) block() []byte {
+	if n := len(f.spare); n > 0 {
+		b := f.spare[n-1]
+		f.spare = f.spare[:n-1]
+		return b
+	}
+	return make([]byte, 0, f.t.label.BlockSize)
+}
+
+// recycle keeps memory that no reader or drive uses any more. The caller holds mu.
+func (f *FS) recycle(data []byte) {
+	if cap(data) == int(f.t.label.BlockSize) && len(f.spare) < spareBlocks {
+		f.spare = append(f.spare, data[:0])
 	}
 }
 

@@ -36,6 +36,7 @@ type Folder struct {
 	pos       Position
 	protected bool     // its configuration says so
 	wrote     bool     // since loading: the change reference has been raised
+	cached    bool     // writing around the page cache was refused
 	stale     []string // records behind an end, left when power was cut during an overwriting
 	lock      *os.File
 }
@@ -274,24 +275,14 @@ func (f *Folder) beforeWrite() error {
 }
 
 // put writes one record or filemark at the position and ends the partition behind
-// it. Every record is synced by itself when the filemark that ends it is: see sync.
+// it. A record's bytes are synced here, its name by sync.
 func (f *Folder) put(k kind, data []byte) error {
 	at, part := f.pos, f.part()
 	if err := f.cut(at); err != nil {
 		return err
 	}
 	name := f.name(at.Partition, at.Block, k)
-	file, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
-	if err != nil {
-		return ioError("write tape record", name, err)
-	}
-	_, err = file.Write(data)
-	if err == nil && len(data) > 0 {
-		err = file.Sync()
-	}
-	if cerr := file.Close(); err == nil {
-		err = cerr
-	}
+	err := f.writeFile(name, data)
 	if err == nil {
 		err = f.moveEnd(at.Partition, at.Block, at.Block+1)
 	}
@@ -384,9 +375,11 @@ func (f *Folder) Format(_ context.Context, partitions int) error {
 			return ioError("format tape", f.dir, err)
 		}
 	}
-	f.wrote = true
-	if err := f.raiseChangeReference(); err != nil {
-		return err
+	if !f.wrote { // once per loading, whatever is done in it
+		f.wrote = true
+		if err := f.raiseChangeReference(); err != nil {
+			return err
+		}
 	}
 	return f.sync()
 }

@@ -241,3 +241,33 @@ func TestChangeReference(t *testing.T) {
 		t.Errorf("went from %d to %d", first, reference())
 	}
 }
+
+// Records of every length, wherever they lie in memory, are read as written: those
+// that the page cache is spared, and those for which the system refuses that.
+func TestRecordsAroundThePageCache(t *testing.T) {
+	f, _ := folder(t, drive.FolderOptions{})
+	defer f.Close() //nolint:errcheck // the records were synced
+	memory := make([]byte, 1<<20)
+	for i := range memory {
+		memory[i] = byte(i * 31 >> 3)
+	}
+	lengths := []int{64 << 10, 64<<10 + 1, 128 << 10, 512 << 10}
+	var want [][]byte
+	for _, at := range []int{0, 4096, 1, 0} { // 1: no disk takes it from there
+		for _, n := range lengths {
+			want = append(want, memory[at:at+n])
+			if _, err := f.Write(t.Context(), memory[at:at+n]); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := f.Locate(t.Context(), drive.Position{}); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 1<<20)
+	for i, w := range want {
+		if n, err := f.Read(t.Context(), buf); err != nil || !bytes.Equal(buf[:n], w) {
+			t.Errorf("record %d of %d bytes: %d were read: %v", i, len(w), n, err)
+		}
+	}
+}

@@ -83,7 +83,7 @@ func TestFolderLayout(t *testing.T) {
 		}
 	}
 	want := layout{"0_0_R": "VOL1", "0_1_F": "", "0_2_R": "<label/>", "0_3_F": "", "0_4_E": "", "1_0_R": "data", "1_1_F": "", "1_2_E": "",
-		"attr_0_9": item(9, 0, "\x00\x00\x00\x02"), "attr_0_800": item(0x800, 1, "CAIRN   "), "attr_0_803": item(0x803, 2, "name"),
+		"attr_0_9": item(9, 0, "\x00\x00\x00\x01"), "attr_0_800": item(0x800, 1, "CAIRN   "), "attr_0_803": item(0x803, 2, "name"),
 		"attr_0_1623": item(0x1623, 0, "\x00"), "attr_0_80c": item(0x80c, 0, "coherency"), "attr_1_80c": item(0x80c, 0, "coherency")}
 	if got := layoutOf(t, dir); got.String() != want.String() {
 		t.Errorf("got  %v\nwant %v", got, want)
