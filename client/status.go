@@ -28,6 +28,7 @@ type Status struct {
 	Datasets []Dataset `json:"datasets"` // in byte order of names, at most the query's limit
 	Total    int       `json:"total"`    // datasets in all
 	Jobs     []Job     `json:"jobs"`
+	Tapes    []Tape    `json:"tapes,omitempty"` // declared drives and mounted tapes of the daemon's machine
 }
 
 // Problem is one thing that needs a person or will be retried.

@@ -37,7 +37,7 @@ func (p *program) statusCommand() *cobra.Command {
 			if err := p.printStatus(s); err != nil {
 				return err
 			}
-			return p.printTapes(ctx)
+			return p.printTapes(s.Tapes, s.Now)
 		}),
 	}
 	cmd.Flags().StringVar(&q.Job, "job", "", "only what this `JOB` touches")

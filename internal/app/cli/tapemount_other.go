@@ -14,8 +14,5 @@ func (p *program) tapeMountCommands() []*cobra.Command { return nil }
 // tapeMounts are the mounted tapes: here there are none.
 func tapeMounts(context.Context) []tapeMount { return nil }
 
-// printTapes writes nothing: no tape is mounted here.
-func (p *program) printTapes(context.Context) error { return nil }
-
 // mountedInfo has no mounted tape to ask.
 func (p *program) mountedInfo(string, bool) (bool, error) { return false, nil }

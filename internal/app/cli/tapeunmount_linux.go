@@ -42,7 +42,7 @@ func syncMount(dir string) error {
 		if errors.Is(err, syscall.ENOSPC) {
 			kind = cairn.KindSpace
 		}
-		return &cairn.Error{Op: "sync tape on", Subject: dir, Kind: kind, Err: err, Hint: "the attribute user.ltfs.vendor.cairn.syncState of the folder says why"}
+		return &cairn.Error{Op: "sync tape on", Subject: dir, Kind: kind, Err: err, Hint: "cairn tape info " + dir + " says why"}
 	}
 	return nil
 }

@@ -67,6 +67,7 @@ type Daemon struct {
 	seen    sightings
 	trouble troubles
 	onsets  onsets
+	mounts  tapeMounts
 	held    *watchdog.Quarantine
 }
 

@@ -49,7 +49,8 @@ func (d *Daemon) Status(ctx context.Context, q client.StatusQuery) (*client.Stat
 	}
 	s.Problems = append(d.jobProblems(units), s.Problems...)
 	if q.Job == "" {
-		s.Problems = append(append(d.trouble.list(), d.heldProblems()...), s.Problems...)
+		s.Tapes = d.tapes(ctx)
+		s.Problems = slices.Concat(d.trouble.list(), d.heldProblems(), d.tapeProblems(s.Tapes, s.Now), s.Problems)
 	}
 	return s, nil
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"cairn/client"
 	"cairn/internal/front/ltfsmount"
 	"cairn/internal/testkit/tapemount"
 )
@@ -89,14 +90,14 @@ func TestReport(t *testing.T) {
 	must(t, err)
 	_, err = f.WriteString("12345")
 	must(t, err)
-	var r ltfsmount.Report
+	var r client.Tape
 	must(t, json.Unmarshal([]byte(m.Attr("", "ltfs.vendor.cairn.status")), &r))
 	if r.State != "ok" || r.AtRisk.Bytes != 5 || r.AtRisk.Files != 1 || r.OpenForWrite != 1 || r.Policy != "unmount,time@7m0s,close" || r.Fsync != "index" || r.PID != m.Server.Process.Pid || r.Total == 0 {
 		t.Errorf("%+v", r)
 	}
 	must(t, f.Close())
 	for range 1000 { // the kernel tells of the release after close has returned
-		r = ltfsmount.Report{}
+		r = client.Tape{}
 		must(t, json.Unmarshal([]byte(m.Attr("", "ltfs.vendor.cairn.status")), &r))
 		if r.OpenForWrite == 0 {
 			break
@@ -107,4 +108,39 @@ func TestReport(t *testing.T) {
 		t.Errorf("after the close: %+v", r)
 	}
 	m.Unmount()
+}
+
+// The mounted tapes of the machine are found, each with its report; one whose
+// process has ended is told apart from one that does not answer.
+func TestMountsOfTheMachine(t *testing.T) {
+	m := mount(t, tapemount.NewTape(t), "unmount")
+	find := func() (found client.Tape) {
+		t.Helper()
+		list, err := new(ltfsmount.Mounts).List(t.Context())
+		must(t, err)
+		for _, one := range list {
+			if one.Folder == m.Dir {
+				found = one
+			}
+		}
+		return found
+	}
+	if got := find(); got.State != "ok" || got.PID != m.Server.Process.Pid || got.Total == 0 {
+		t.Errorf("mounted: %+v", got)
+	}
+	must(t, m.Server.Process.Signal(syscall.SIGSTOP))
+	if got := find(); got.State != "unknown" || !strings.Contains(got.Why, "did not answer within") {
+		t.Errorf("stopped: %+v", got)
+	}
+	must(t, m.Server.Process.Signal(syscall.SIGCONT))
+	must(t, m.Server.Process.Kill())
+	_ = m.Server.Wait() // it was killed
+	defer syscall.Unmount(m.Dir, syscall.MNT_DETACH) //nolint:errcheck // it may be done
+	if got := find(); got.State != "unknown" || !strings.Contains(got.Why, "has ended: umount "+m.Dir) {
+		t.Errorf("killed: %+v", got)
+	}
+	must(t, syscall.Unmount(m.Dir, syscall.MNT_DETACH))
+	if got := find(); got.Folder != "" {
+		t.Errorf("unmounted: %+v", got)
+	}
 }

@@ -9,10 +9,9 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"cairn"
-	"cairn/internal/system/tape"
+	"cairn/client"
 	"cairn/ltfs"
 )
 
@@ -56,8 +55,14 @@ func (n *node) ofMedium(ctx context.Context, key string) (string, bool) {
 	case "mediaPool.additionalInfo":
 		_, info, _ := strings.Cut(strings.TrimSuffix(n.mediumAttribute(ctx, ltfs.AttrMediaPool), "]"), "[")
 		return info, true
-	case "mediaDataPartitionTotalCapacity", "mediaDataPartitionAvailableSpace", "mediaIndexPartitionTotalCapacity", "mediaIndexPartitionAvailableSpace":
-		total, left, err := n.m.fs.Room(ctx, strings.HasPrefix(key, "mediaIndex"))
+	case "mediaDataPartitionTotalCapacity":
+		total, _ := n.m.fs.Room()
+		return strconv.FormatInt(total>>20, 10), true
+	case "mediaDataPartitionAvailableSpace":
+		_, left := n.m.fs.Room()
+		return strconv.FormatInt(left>>20, 10), true
+	case "mediaIndexPartitionTotalCapacity", "mediaIndexPartitionAvailableSpace":
+		total, left, err := n.m.fs.IndexRoom(lasting(ctx))
 		if strings.HasSuffix(key, "TotalCapacity") {
 			left = total
 		}
@@ -99,48 +104,23 @@ func (n *node) setOfMedium(ctx context.Context, key, value string) (handled bool
 	return false, nil
 }
 
-// Report is what the attribute ltfs.vendor.cairn.status of a mount's root tells, as
-// JSON.
-type Report struct {
-	Drive        string    `json:"drive"`
-	PID          int       `json:"pid"`
-	Name         string    `json:"name"`
-	Barcode      string    `json:"barcode,omitempty"`
-	ReadOnly     bool      `json:"read_only"`
-	SyncCalls    bool      `json:"sync_calls"` // sync(2) and umount(2) reach the tape
-	Policy       string    `json:"sync"`
-	Fsync        string    `json:"fsync"`
-	State        string    `json:"state"` // ok, late (failing, tried again), degraded (budget), stuck, damaged (stopped)
-	Why          string    `json:"why,omitempty"`
-	Generation   uint64    `json:"generation"`
-	LastIndex    time.Time `json:"last_index,omitzero"`
-	IndexBytes   int64     `json:"index_bytes"`
-	IndexBudget  int64     `json:"index_budget"`
-	Failures     int       `json:"failures"`
-	OpenForWrite int       `json:"open_for_write"`
-	AtRisk       tape.Risk `json:"at_risk"` // what a power cut now would lose
-	Total        int64     `json:"total_bytes"`
-	Free         int64     `json:"free_bytes"`
-}
-
-// Report tells how the mount stands.
-func (m *Mount) Report(ctx context.Context) (Report, error) {
+// Report tells how the mount stands; the attribute ltfs.vendor.cairn.status of its
+// root tells it, too, as JSON. It does not wait for the drive.
+func (m *Mount) Report() client.Tape {
 	s, t := m.fs.Status(), m.fs.Tape()
-	total, left, err := m.fs.Room(ctx, false)
-	r := Report{Drive: m.opt.Drive, PID: os.Getpid(), Name: m.fs.VolumeName(), Barcode: t.Barcode(), ReadOnly: s.ReadOnly, SyncCalls: m.at.sync, Policy: s.Policy.String(),
+	r := client.Tape{Drive: m.opt.Drive, Folder: m.at.dir, PID: os.Getpid(), Name: m.fs.VolumeName(), Barcode: t.Barcode(), ReadOnly: s.ReadOnly, SyncCalls: m.at.sync, Policy: s.Policy.String(),
 		Fsync: s.Fsync.String(), State: stateOf(s), Generation: s.Generation, LastIndex: s.LastIndex, IndexBytes: s.IndexBytes, IndexBudget: s.Budget, Failures: s.Failures,
-		OpenForWrite: s.Open, AtRisk: s.Risk, Total: total, Free: left}
+		LastFailure: s.LastFailure, Waiting: s.Waiting, OpenForWrite: s.Open, AtRisk: client.TapeRisk(s.Risk), Total: s.Total, Free: s.Free}
 	if r.State != "ok" {
 		r.Why = syncText(s)
 	}
-	return r, err
+	if s.LastErr != nil {
+		r.LastError = s.LastErr.Error()
+	}
+	return r
 }
 
-func (m *Mount) reportText(ctx context.Context) (string, bool) {
-	r, err := m.Report(ctx)
-	if err != nil {
-		return "", false
-	}
-	text, err := json.Marshal(r)
+func (m *Mount) reportText() (string, bool) {
+	text, err := json.Marshal(m.Report())
 	return string(text), err == nil
 }

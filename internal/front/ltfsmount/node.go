@@ -246,11 +246,8 @@ func (n *node) Fsync(ctx context.Context, _ fusefs.FileHandle, _ uint32) syscall
 }
 
 // Statfs tells the room for data.
-func (n *node) Statfs(ctx context.Context, out *fuse.StatfsOut) syscall.Errno {
-	total, left, err := n.m.fs.Room(ctx, false)
-	if err != nil {
-		return errnoOf(err)
-	}
+func (n *node) Statfs(_ context.Context, out *fuse.StatfsOut) syscall.Errno {
+	total, left := n.m.fs.Room()
 	const unit = 4096
 	out.Bsize, out.Frsize, out.NameLen = unit, unit, ltfs.MaxNameRunes
 	out.Blocks, out.Bfree, out.Bavail = uint64(total)/unit, uint64(left)/unit, uint64(left)/unit

@@ -239,7 +239,7 @@ func (n *node) ofVolume(ctx context.Context, key string) (string, bool) {
 		}
 		return strconv.FormatUint(ix.Policy.MaxSize, 10), true
 	case "vendor.cairn.status":
-		return n.m.reportText(ctx)
+		return n.m.reportText()
 	}
 	return n.ours(key, s)
 }

@@ -83,6 +83,9 @@ func Write(w io.Writer, v client.Version, s *client.Status) {
 	p.problems(s.Problems)
 	p.jobs(s.Jobs)
 	p.datasets(s.Datasets)
+	if len(s.Tapes) > 0 {
+		p.tapes(s.Tapes, s.Now)
+	}
 	p.zrepl(s.Jobs)
 }
 

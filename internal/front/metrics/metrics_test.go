@@ -24,6 +24,10 @@ func (f fake) Version() client.Version {
 func (f fake) Status(context.Context, client.StatusQuery) (*client.Status, error) {
 	at := time.Unix(2000, 0)
 	return &client.Status{
+		Now: at,
+		Tapes: []client.Tape{{Declared: "offsite", Drive: "/dev/sg1"}, {Folder: "/mnt/hung", State: "unknown"},
+			{Folder: "/mnt/t", Drive: "/dev/sg2", Name: `a"b"`, Barcode: "OFF003", State: "late", Failures: 3, LastFailure: at, Waiting: at.Add(-time.Hour), IndexBudget: 9,
+				AtRisk: client.TapeRisk{Bytes: 7, Since: at.Add(-time.Minute)}}},
 		Problems: []client.Problem{{State: "late"}, {State: "late"}, {State: "stuck"}},
 		Jobs: []client.Job{
 			{Name: "nightly", Type: "push", Next: at, Running: &client.Run{Started: at},
@@ -52,10 +56,24 @@ func TestPage(t *testing.T) {
 		`cairn_dataset_versions{dataset="tank/a",place="here"} 3`,
 		`cairn_dataset_late{dataset="tank/a",place="vault"} 1`,
 		`zrepl_replication_last_successful{zrepl_job="well"} 2000`,
+		`cairn_tape_state{folder="/mnt/t",drive="/dev/sg2",volume="a\"b\"",barcode="OFF003",state="late"} 1`,
+		`cairn_tape_state{folder="/mnt/t",drive="/dev/sg2",volume="a\"b\"",barcode="OFF003",state="ok"} 0`,
+		`cairn_tape_state{folder="/mnt/hung",drive="",volume="",barcode="",state="unknown"} 1`,
+		`cairn_tape_sync_failures{folder="/mnt/t",drive="/dev/sg2",volume="a\"b\"",barcode="OFF003"} 3`,
+		`cairn_tape_last_sync_failure_seconds{folder="/mnt/t",drive="/dev/sg2",volume="a\"b\"",barcode="OFF003"} 2000`,
+		`cairn_tape_index_budget_bytes{folder="/mnt/t",drive="/dev/sg2",volume="a\"b\"",barcode="OFF003"} 9`,
+		`cairn_tape_risk_bytes{folder="/mnt/t",drive="/dev/sg2",volume="a\"b\"",barcode="OFF003"} 7`,
+		`cairn_tape_risk_seconds{folder="/mnt/t",drive="/dev/sg2",volume="a\"b\"",barcode="OFF003"} 60`,
+		`cairn_tape_drive_call_seconds{folder="/mnt/t",drive="/dev/sg2",volume="a\"b\"",barcode="OFF003"} 3600`,
 		`zrepl_replication_filesystem_errors{zrepl_job="nightly"} 1`,
 	} {
 		if !strings.Contains(text.String(), line+"\n") {
 			t.Errorf("no line %s", line)
+		}
+	}
+	for _, never := range []string{`/dev/sg1`, `risk_bytes{folder="/mnt/hung"`} {
+		if strings.Contains(text.String(), never) {
+			t.Errorf("%s has a row", never)
 		}
 	}
 	seen := map[string]bool{}

@@ -93,7 +93,10 @@ type FS struct {
 	promised []*Node         // folders of the tree being taken that are still to be filled in, among others
 	indexed  *ltfs.Directory // the tree of the newest index on tape
 	sync     SyncState
-	left     int64 // room for data, as the drive said last; -1: without end
+	total    int64    // bytes that the data partition holds
+	left     int64    // room for data, as the drive said last, less what was written since; -1: without end
+	asked    int64    // bytes written since the drive was asked
+	spare    [][]byte // memory for drafts of a whole record
 	full     bool
 	broken   error // nothing can be written any more, for this reason
 	ending   bool
@@ -129,6 +132,7 @@ type SyncState struct {
 	Failures    int             `json:"failures"` // in a row
 	LastFailure time.Time       `json:"last_failure"`
 	Err         error           `json:"-"` // of the last attempt
+	LastErr     error           `json:"-"` // of the last attempt that failed
 	lastSize    int64           // of the last index
 	complete    bool            // the index partition has it too
 }
@@ -142,6 +146,9 @@ type Status struct {
 	Open     int  // files open for writing or not all on tape
 	ReadOnly bool
 	Broken   error
+	Waiting  time.Time // since when a call of the drive is under way; zero: none
+	Total    int64     // bytes that the data partition holds
+	Free     int64     // and takes, with room for the last index kept
 }
 
 // ask is a caller who waits for an index.
@@ -176,7 +183,11 @@ func NewFS(ctx context.Context, t *Tape, o FSOptions) (*FS, error) {
 	f.header.Root, f.comment = nil, ""
 	f.sync = SyncState{Generation: ix.Generation, Location: ix.Self, complete: true}
 	t.mover.forget()
-	if err := f.prepare(ctx, ix); err != nil {
+	err := f.prepare(ctx, ix)
+	if err == nil {
+		err = f.measure(ctx)
+	}
+	if err != nil {
 		f.stop()
 		return nil, err
 	}
@@ -232,11 +243,11 @@ func (f *FS) prepare(ctx context.Context, ix *ltfs.Index) error {
 		}
 		t.notes, t.replayed = nil, 0
 	}
-	return f.measure(ctx, ix)
+	return nil
 }
 
 // measure finds the budget and the room.
-func (f *FS) measure(ctx context.Context, ix *ltfs.Index) error {
+func (f *FS) measure(ctx context.Context) error {
 	room, err := f.t.mover.capacity(ctx, f.t.number[f.t.label.DataPart])
 	if err != nil {
 		return err
@@ -251,10 +262,26 @@ func (f *FS) measure(ctx context.Context, ix *ltfs.Index) error {
 	return nil
 }
 
+// noteRoom enters what the drive says of its room. The caller holds mu.
 func (f *FS) noteRoom(room drive.Capacity) {
+	f.asked, f.total = 0, room.Total
 	if room.Total > 0 {
 		f.left = room.Remaining
 	}
+}
+
+// roomEvery is after how many bytes the drive is asked for its room again:
+// compression makes more of it than our count.
+const roomEvery = 64 << 20
+
+// used enters that bytes were written, and reports whether the drive ought to be
+// asked. The caller holds mu.
+func (f *FS) used(count int) bool {
+	f.asked += int64(count)
+	if f.left >= 0 {
+		f.left = max(0, f.left-int64(count))
+	}
+	return f.asked >= roomEvery
 }
 
 // Close writes what is left, ends the last generation in both partitions, and
@@ -375,7 +402,8 @@ func (f *FS) Status() Status {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s := Status{SyncState: f.sync, Policy: f.opt.Policy, Fsync: f.opt.Fsync, Risk: f.pending.and(f.risk), Open: len(f.partial), ReadOnly: f.opt.ReadOnly, Broken: f.broken}
-	s.Pace = f.pace()
+	s.Pace, s.Waiting = f.pace(), f.t.mover.since()
+	s.Total, s.Free = f.total, f.free()
 	return s
 }
 

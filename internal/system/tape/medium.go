@@ -10,20 +10,22 @@ import (
 	"cairn/ltfs"
 )
 
-// Room is how many bytes a partition holds and how many more it takes, of the data
-// partition with room for the last index kept.
-func (f *FS) Room(ctx context.Context, indexPartition bool) (total, left int64, err error) {
-	letter := f.t.label.DataPart
-	if indexPartition {
-		letter = f.t.label.IndexPart
-	}
-	room, err := f.t.mover.capacity(ctx, f.t.number[letter])
-	if err != nil || indexPartition {
-		return room.Total, room.Remaining, err
-	}
+// Room is how many bytes the data partition holds and how many more it takes, with
+// room for the last index kept: as the drive said last, less what was written since.
+func (f *FS) Room() (total, left int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return room.Total, max(0, room.Remaining-f.buffered-f.reserve()), nil
+	return f.total, f.free()
+}
+
+// free is the room for data. The caller holds mu.
+func (f *FS) free() int64 { return max(0, f.left-f.buffered-f.reserve()) }
+
+// IndexRoom asks the drive how many bytes the index partition holds and how many
+// more it takes.
+func (f *FS) IndexRoom(ctx context.Context) (total, left int64, err error) {
+	room, err := f.t.mover.capacity(ctx, f.t.number[f.t.label.IndexPart])
+	return room.Total, room.Remaining, err
 }
 
 // MediumAttribute reads an attribute of the medium's own memory.

@@ -26,7 +26,8 @@ type mover struct {
 	mu    sync.Mutex      // guards what follows
 	turns []chan struct{} // who waits for the drive, in order; closed when it is theirs or the drive is stuck
 	busy  bool
-	stuck error // a call does not return
+	begun time.Time // of the call under way
+	stuck error     // a call does not return
 
 	at    drive.Position // where the drive stands; who has the drive uses it
 	known bool           // at is where the drive stands; as above
@@ -64,6 +65,9 @@ func (m *mover) take() error {
 	m.mu.Lock()
 	if m.stuck != nil || !m.busy {
 		err := m.stuck
+		if err == nil {
+			m.begun = time.Now()
+		}
 		m.busy = true
 		m.mu.Unlock()
 		return err
@@ -83,6 +87,7 @@ func (m *mover) give() {
 	defer m.mu.Unlock()
 	m.stuck, m.busy = nil, len(m.turns) > 0
 	if m.busy {
+		m.begun = time.Now()
 		close(m.turns[0])
 		m.turns = m.turns[1:]
 	}
@@ -109,6 +114,16 @@ func (m *mover) hung() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.stuck
+}
+
+// since is when the call under way began, zero when there is none.
+func (m *mover) since() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.busy {
+		return time.Time{}
+	}
+	return m.begun
 }
 
 // forget says that the drive was moved by somebody else.

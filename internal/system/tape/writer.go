@@ -364,10 +364,10 @@ func (f *FS) attemptFailed(err error, served []*ask) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.sync.Failures++
-	f.sync.LastFailure, f.sync.Err = time.Now(), err
+	f.sync.LastFailure, f.sync.Err, f.sync.LastErr = time.Now(), err, err
 	if kind := cairn.KindOf(resync); f.broken == nil && (kind == cairn.KindDamaged || kind == cairn.KindConflict) {
 		f.broken, err = resync, resync
-		f.sync.Err = resync
+		f.sync.Err, f.sync.LastErr = resync, resync
 	}
 	if f.sync.Failures == 1 || f.broken != nil {
 		f.log.Warn("the tape could not be written", "tape", f.t.subject, "error", err, "files", f.risk.Files)
