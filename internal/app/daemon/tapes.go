@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -58,11 +59,19 @@ func tapeState(word string) cairn.State {
 	return cairn.StateOK
 }
 
+// concerned reports whether the state of a mounted tape is the configuration's
+// business: it declares the drive, or every tape. One that does not answer tells of
+// no drive, and counts where any is declared.
+func (d *Daemon) concerned(t client.Tape) bool {
+	every := slices.ContainsFunc(d.cfg.Tapes, func(c *config.Tape) bool { return c.Name == config.EveryTape })
+	return t.Declared != "" || every || t.Drive == "" && len(d.cfg.Tapes) > 0
+}
+
 // tapeProblems are the mounted tapes that are not well.
 func (d *Daemon) tapeProblems(tapes []client.Tape, now time.Time) []client.Problem {
 	var list []client.Problem
 	for _, t := range tapes {
-		if t.Folder == "" || t.ReadOnly {
+		if t.Folder == "" || t.ReadOnly || !d.concerned(t) {
 			continue
 		}
 		state := tapeState(t.State)
