@@ -29,6 +29,10 @@ const (
 	fsxRound = 1000      // operations between two mounts
 )
 
+// fsxOptions let indexes take what they need: with their budget spent, an hour
+// would be an hour of waiting.
+var fsxOptions = tapemount.Options{Sync: "time@1s", Buffer: 1 << 20, Budget: -1}
+
 // exerciser does random operations on a few files and on their model in memory.
 type exerciser struct {
 	*testing.T
@@ -46,7 +50,7 @@ type exerciser struct {
 func TestRandomOperations(t *testing.T) {
 	tapemount.Need(t)
 	x := &exerciser{T: t, rng: rand.New(rand.NewPCG(*fsxSeed, 6)), model: map[string][]byte{}, open: map[string]*os.File{}}
-	x.m = tapemount.Mount(t, tapemount.NewTape(t), tapemount.Options{Sync: "time@1s", Buffer: 1 << 20})
+	x.m = tapemount.Mount(t, tapemount.NewTape(t), fsxOptions)
 	end := time.Now().Add(*fsxTime)
 	for *fsxTime > 0 && time.Now().Before(end) || *fsxTime == 0 && x.done < fsxShort {
 		x.round()
@@ -72,7 +76,7 @@ func (x *exerciser) round() {
 	if room.Bavail < room.Blocks/2 {
 		x.m.Unmount()
 		x.model = map[string][]byte{}
-		x.m = tapemount.Mount(x.T, tapemount.NewTape(x.T), tapemount.Options{Sync: "time@1s", Buffer: 1 << 20})
+		x.m = tapemount.Mount(x.T, tapemount.NewTape(x.T), fsxOptions)
 	}
 }
 

@@ -39,6 +39,7 @@ type Options struct {
 	Sync     string // the policy; empty: unmount
 	NoSync   bool   // sync(2) is left alone
 	Buffer   int64  // bytes in memory; 0: the usual
+	Budget   int64  // bytes of tape for indexes; 0: the usual, negative: no limit
 	Readonly bool
 	Log      string // a file for the server's log; empty: none
 }
@@ -101,7 +102,7 @@ func (o message) open(ctx context.Context) (*tape.FS, error) {
 	if err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
-	fo := tape.FSOptions{Policy: policy, Buffer: o.Buffer, ReadOnly: o.Readonly}
+	fo := tape.FSOptions{Policy: policy, Buffer: o.Buffer, IndexBudget: o.Budget, ReadOnly: o.Readonly}
 	if o.Log != "" {
 		file, err := os.OpenFile(o.Log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 		if err != nil {
