@@ -12,7 +12,8 @@ import (
 )
 
 // Snapshot captures the head under the name (with its '@'). Writes go on meanwhile
-// but for the instant of the switch.
+// but for the instant of the switch. For want of room it gives up older snapshots as
+// a write does.
 func (v *Volume) Snapshot(ctx context.Context, name string) (cairn.Version, error) {
 	v.admin.Lock()
 	defer v.admin.Unlock()
@@ -23,7 +24,11 @@ func (v *Volume) Snapshot(ctx context.Context, name string) (cairn.Version, erro
 	if err := ctx.Err(); err != nil {
 		return cairn.Version{}, failed("capture", subject, err)
 	}
-	rec, err := v.capture(catalog.Version{Name: name, GUID: newGUID(), Created: v.o.Now().UTC()}, nil)
+	var rec catalog.Version
+	err := v.withRoom(ctx, internal, func() (err error) {
+		rec, err = v.capture(catalog.Version{Name: name, GUID: newGUID(), Created: v.o.Now().UTC()}, nil)
+		return err
+	})
 	return v.describe(rec), failed("capture", subject, err)
 }
 

@@ -141,6 +141,10 @@ func (v *Volume) repair(st *catalog.State, files files) error {
 	if !v.tracking {
 		v.dirty = &extent.Bitmap{}
 	}
+	if v.o.cramped && len(damaged) == 0 {
+		v.postpone(st, files.marks)
+		return nil
+	}
 	if err := v.commitRepair(st, edit); err != nil {
 		return err
 	}
@@ -247,6 +251,18 @@ func (v *Volume) readMarks(st *catalog.State, epochs []uint64) error {
 	return nil
 }
 
+// postpone leaves everything as the crash left it, where there is no room to write
+// it anew: memory knows what the marks and batches say, and they stay until the next
+// checkpoint. Should there be none, the next opening reads them again.
+func (v *Volume) postpone(st *catalog.State, epochs []uint64) {
+	v.o.Log.Warn("there is no room to write down what was recovered; give the store room, or destroy snapshots", "volume", v.o.Name)
+	for _, e := range epochs {
+		if e > st.Head.Epoch {
+			v.oldMarks = append(v.oldMarks, e)
+		}
+	}
+}
+
 // commitRepair makes the repaired state durable: a checkpoint in place of the
 // marks, and this opening.
 func (v *Volume) commitRepair(st *catalog.State, edit catalog.Edit) error {
@@ -280,7 +296,7 @@ func (v *Volume) commitRepair(st *catalog.State, edit catalog.Edit) error {
 }
 
 // sweep removes what the catalog does not know. Logs of marks are in the
-// checkpoint by now.
+// checkpoint by now, but for those that wait for the next.
 func (v *Volume) sweep(files files) {
 	st := v.log.State()
 	keep := map[string]bool{headName: true, lockName: true, catalog.Name: true}
@@ -291,6 +307,9 @@ func (v *Volume) sweep(files files) {
 		keep[numbered(setPrefix, s.ID)] = true
 	}
 	keep[numbered(setPrefix, st.Head.Checkpoint)] = true
+	for _, e := range v.oldMarks {
+		keep[numbered(marksPrefix, e)] = true
+	}
 	for _, n := range files.all {
 		if !keep[n] && ours(n) {
 			v.remove(n)

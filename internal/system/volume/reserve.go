@@ -39,13 +39,25 @@ func keepReserve(fsys blockio.FS, size int64, log *slog.Logger) (full bool) {
 func (v *Volume) restoreReserve() {
 	for keepReserve(v.fs, v.state().Head.Size, v.o.Log) && !v.o.Faults.has(FaultReserveSpent) {
 		before, _, err := v.fs.Space()
-		if err != nil || !v.makeRoom(false) {
+		if err != nil || !v.makeRoom(false, v.given.Load()) {
 			return
 		}
 		if free, _, err := v.fs.Space(); err != nil || free <= before {
 			return
 		}
 	}
+}
+
+// noRoomToOpen says what helps when an opening needs room and there is none left
+// that could be given up.
+func noRoomToOpen(err error) error {
+	var e *cairn.Error
+	if blockio.Kind(err) != cairn.KindSpace || !errors.As(err, &e) {
+		return err
+	}
+	told := *e
+	told.Hint = "make some room on the disk of its store, then try again; nothing is lost, and its head can be read as it is"
+	return &told
 }
 
 // dropIndexes removes the indexes of segments, which can be made again: the last

@@ -1,8 +1,12 @@
 package volume_test
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -81,6 +85,54 @@ func TestFullStoreOpensAndCloses(t *testing.T) {
 	}
 }
 
+// Writers that find the disk full at the same time share what one of them gave up.
+func TestRoomIsMadeForAllWhoWait(t *testing.T) {
+	disk := fakedisk.New()
+	const size = 4 << 20
+	if err := volume.Create(ctx, disk, volume.CreateOptions{Size: size}); err != nil {
+		t.Fatal(err)
+	}
+	v := open(t, disk, volume.Options{SegmentBytes: 1 << 20, Boot: "this"})
+	if err := writeBy(v, 1, size); err != nil {
+		t.Fatal(err)
+	}
+	free, total, _ := disk.Space()
+	disk.SetCapacity(total - free + 4*size)
+	for b := byte(2); b < 14; b++ {
+		snap(t, v, fmt.Sprintf("@s%d", b))
+		if err := writeBy(v, b, size); err != nil {
+			t.Fatalf("round %d: %v", b, err)
+		}
+	}
+	snapshots := 0
+	for _, c := range v.Listing("db", cairn.Want{Versions: true}).Versions {
+		if c.IsSnapshot() {
+			snapshots++
+		}
+	}
+	if snapshots < volume.DefaultKeepAtLeast || snapshots > 3 {
+		t.Errorf("%d snapshots are left", snapshots)
+	}
+	closeVolume(t, v)
+}
+
+// writeBy lets four writers write the whole volume at once, and flushes.
+func writeBy(v *volume.Volume, b byte, size int64) error {
+	d := v.Device()
+	const writers, piece = 4, 64 << 10
+	errs := make([]error, writers)
+	var all sync.WaitGroup
+	for w := range int64(writers) {
+		all.Go(func() {
+			for off := w * size / writers; off < (w+1)*size/writers && errs[w] == nil; off += piece {
+				errs[w] = d.WriteAt(ctx, fill(b, piece), off, 0)
+			}
+		})
+	}
+	all.Wait()
+	return errors.Join(append(errs, d.Flush(ctx), d.Close())...)
+}
+
 // A volume on a full disk that is killed again and again opens each time: the
 // reserve that an opening needed is made again, at the price of a snapshot; which
 // ones went, and when, is told for as long as their bookmarks are there.
@@ -144,4 +196,100 @@ func TestKilledOnAFullDiskAgainAndAgain(t *testing.T) {
 			t.Errorf("a day later the volume is %v: %s", l.Dataset.State, l.Dataset.Why)
 		}
 	}
+}
+
+// Without a reserve, without indexes and without a byte of room a volume opens after
+// a kill, again and again, and reads right; a snapshot destroyed makes it work again.
+func TestOpeningNeedsNoRoom(t *testing.T) {
+	disk, _ := fullStore(t)
+	for n := range 4 { // each is a kill
+		spoilRoom(t, disk)
+		v := open(t, disk, volume.Options{})
+		versions := v.Listing("db", cairn.Want{Versions: true}).Versions
+		if len(versions) != 3 {
+			t.Fatalf("opening %d: %d versions", n, len(versions))
+		}
+		want := fill(1, 8<<20)
+		for _, c := range versions {
+			if c.IsSnapshot() && !bytes.Equal(readAll(t, v, c.VersionID), want) {
+				t.Fatalf("opening %d: %s reads as something else", n, c.Name)
+			}
+			copy(want[1<<20:], fill(c.Name[1], 1<<20))
+		}
+		head := readAll(t, v, cairn.VersionID{})
+		since := changed(t, v, versions[0].VersionID, cairn.VersionID{})
+		for blk := range differ(fill(1, 8<<20), head) {
+			if !since[blk] {
+				t.Fatalf("opening %d: changed since %s misses block %d", n, versions[0].Name, blk)
+			}
+		}
+		r := disk.Replay()
+		r.Seek(disk.Len())
+		disk = r.Crash(fakedisk.Nothing)
+	}
+	spoilRoom(t, disk)
+	v := open(t, disk, volume.Options{})
+	versions := v.Listing("db", cairn.Want{Versions: true}).Versions
+	oldest := versions[slices.IndexFunc(versions, cairn.Version.IsSnapshot)]
+	if errs, err := v.Destroy(ctx, []cairn.VersionID{oldest.VersionID}); err != nil || errs[0] != nil {
+		t.Fatalf("destroy: %v %v", errs, err)
+	}
+	write(t, v, 3<<20, fill(8, 64<<10))
+	closeVolume(t, v)
+	v = open(t, disk, volume.Options{})
+	if got := readAll(t, v, cairn.VersionID{}); !bytes.Equal(got[3<<20:3<<20+64<<10], fill(8, 64<<10)) {
+		t.Error("what was written with room again is not there")
+	}
+	closeVolume(t, v)
+}
+
+// What was only marked when the process was killed is marked still after openings
+// that had no room to write it down.
+func TestMarksOutliveOpeningsWithoutRoom(t *testing.T) {
+	disk := fakedisk.New()
+	if err := volume.Create(ctx, disk, volume.CreateOptions{Size: 8 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	v := open(t, disk, volume.Options{})
+	a := snap(t, v, "@a")
+	mark, err := v.Bookmark(ctx, a.VersionID, "#a", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, v, 1<<20, fill(3, 4096))
+	for n := range 4 { // each is a kill
+		spoilRoom(t, disk)
+		v = open(t, disk, volume.Options{})
+		if !changed(t, v, mark.VersionID, cairn.VersionID{})[256] {
+			t.Fatalf("opening %d: a marked block does not count as changed", n)
+		}
+	}
+	disk.SetCapacity(1 << 40)
+	b := snap(t, v, "@b")
+	if !changed(t, v, mark.VersionID, b.VersionID)[256] {
+		t.Error("with room again it does not count as changed")
+	}
+	closeVolume(t, v)
+	names, err := disk.ReadDir(".")
+	if left := slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(n, "marks-") }); err != nil || left {
+		t.Errorf("marks that a checkpoint replaced are left: %v, %v", names, err)
+	}
+}
+
+// spoilRoom takes the last room there is: the reserve and the indexes go, and what
+// they took is taken.
+func spoilRoom(t *testing.T, disk *fakedisk.Disk) {
+	t.Helper()
+	names, err := disk.ReadDir(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range names {
+		if n == "reserve" || strings.HasPrefix(n, "idx-") {
+			if err := disk.Remove(n); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	fillUp(t, disk)
 }

@@ -12,14 +12,18 @@ import (
 // freed, and reports whether one was. Only the oldest frees anything: the
 // segments of any other pass to its older neighbour. A replica never gives up
 // anything, nor is one given up that a person or an overlay holds, nor are fewer
-// than KeepAtLeast left.
-func (v *Volume) makeRoom(adminHeld bool) bool {
+// than KeepAtLeast left. given is what v.given was when the caller last tried without
+// success: where room was made since, that may do for all who wait.
+func (v *Volume) makeRoom(adminHeld bool, given int64) bool {
 	if !adminHeld {
 		v.admin.Lock()
 		defer v.admin.Unlock()
 	}
 	if v.closed || v.state().Head.Sealed {
 		return false
+	}
+	if v.given.Load() != given {
+		return true
 	}
 	for {
 		st := v.state()
@@ -33,6 +37,7 @@ func (v *Volume) makeRoom(adminHeld bool) bool {
 			v.o.Log.Error("cannot give up a snapshot", "volume", v.o.Name, "snapshot", oldest.Name, "error", err)
 			return false
 		}
+		v.given.Add(1)
 		if len(v.state().Segments) < before {
 			if !v.o.Faults.has(FaultReserveSpent) {
 				keepReserve(v.fs, st.Head.Size, v.o.Log)

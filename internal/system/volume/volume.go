@@ -65,6 +65,8 @@ type Options struct {
 	Now          func() time.Time
 	Log          *slog.Logger
 	Faults       Fault
+
+	cramped bool // there is no room at all: what a crash cut off is finished later
 }
 
 func (o Options) withDefaults() Options {
@@ -130,7 +132,8 @@ type Volume struct {
 	log    *catalog.Log
 	active atomic.Bool // this opening is recorded in the catalog
 
-	doubtful atomic.Bool // the outcome of a catalog record is not known
+	given    atomic.Int64 // snapshots given up for room so far
+	doubtful atomic.Bool  // the outcome of a catalog record is not known
 
 	mu       sync.Mutex // guards what follows; taken after persist
 	inflight inflight
@@ -233,6 +236,10 @@ func Open(ctx context.Context, fsys blockio.FS, o Options) (v *Volume, err error
 	if err = withReserve(fsys, once); blockio.Kind(err) == cairn.KindSpace && dropIndexes(fsys) {
 		err = once()
 	}
+	if blockio.Kind(err) == cairn.KindSpace {
+		o.cramped = true
+		err = noRoomToOpen(once())
+	}
 	if err == nil && v.active.Load() {
 		v.restoreReserve()
 	}
@@ -288,7 +295,7 @@ func (v *Volume) start(ctx context.Context) error {
 		return nil
 	}
 	err := v.resumeRollback(ctx)
-	if errors.Is(err, cairn.KindDamaged) {
+	if errors.Is(err, cairn.KindDamaged) || v.o.cramped && blockio.Kind(err) == cairn.KindSpace {
 		// The volume can be read, and its snapshots healed and sent.
 		v.o.Log.Error("a rollback cannot be finished", "volume", v.o.Name, "error", err)
 		return nil

@@ -72,6 +72,7 @@ func (v *Volume) withRoom(ctx context.Context, k writeKind, do func() error) err
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		given := v.given.Load()
 		err := do()
 		if err == nil || blockio.Kind(err) != cairn.KindSpace {
 			return err
@@ -79,7 +80,7 @@ func (v *Volume) withRoom(ctx context.Context, k writeKind, do func() error) err
 		if errors.Is(err, errOrigin) && v.state().Store.Origin != "" {
 			return err // an adopted head has its room elsewhere
 		}
-		if !v.makeRoom(k&internal != 0) {
+		if !v.makeRoom(k&internal != 0, given) {
 			if v.o.OnFull == FailWrites || k&internal != 0 {
 				return err // waiting would keep admin, and with it everything that could make room
 			}

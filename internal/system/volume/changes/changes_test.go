@@ -123,10 +123,12 @@ func TestMarks(t *testing.T) {
 		poke(t, f, at, 0)
 		poke(t, f, at+4096, 0)
 	}
-	if err := f.Truncate(4096); err != nil {
-		t.Fatal(err)
-	}
-	if whole, err := changes.ReadMarks(f, 3, 8, 0, &extent.Bitmap{}); err != nil || whole {
-		t.Errorf("cut off: whole %v, %v", whole, err)
+	for _, size := range []int64{8192, 4096, 512, 0} {
+		if err := f.Truncate(size); err != nil {
+			t.Fatal(err)
+		}
+		if whole, err := changes.ReadMarks(f, 3, 8, 0, &extent.Bitmap{}); err != nil || whole {
+			t.Errorf("cut off at %d: whole %v, %v", size, whole, err)
+		}
 	}
 }
