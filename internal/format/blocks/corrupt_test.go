@@ -16,13 +16,13 @@ import (
 // small is a stream with every kind of record and encoding a, in little room: a
 // point needs more than 4096 extents, or 4 MiB of data, so that is in points.
 func small(t testing.TB, c blocks.Compression) []byte {
-	return smallOf(t, c, 64*cairn.BlockSize)
+	return smallOf(t, blocks.WriterOptions{Compression: c}, 64*cairn.BlockSize)
 }
 
-func smallOf(t testing.TB, c blocks.Compression, size int64) []byte {
+func smallOf(t testing.TB, o blocks.WriterOptions, size int64) []byte {
 	const k = cairn.BlockSize
 	text := bytes.Repeat([]byte("block "), 2*k/6+1)[:2*k]
-	return write(t, header(size), blocks.WriterOptions{Compression: c}, []op{
+	return write(t, header(size), o, []op{
 		{kind: blocks.KindData, off: 0, length: k, data: text[:k]},
 		{kind: blocks.KindZero, off: k, length: 8 * k},
 		{kind: blocks.KindData, off: 9 * k, length: 2 * k, data: text},
@@ -143,7 +143,7 @@ func TestHostileLengthsAreBounded(t *testing.T) {
 		},
 	} {
 		for _, c := range []blocks.Compression{blocks.CompressS2, blocks.CompressZstd} {
-			stream := smallOf(t, c, 1<<30)
+			stream := smallOf(t, blocks.WriterOptions{Compression: c}, 1<<30)
 			at := headerSize(stream)
 			n := int(binary.LittleEndian.Uint32(stream[at+4:]))
 			change(stream[at:])
@@ -198,7 +198,7 @@ func TestCountsAreCompared(t *testing.T) {
 
 func TestNewerLayoutIsNamed(t *testing.T) {
 	stream := small(t, "")
-	binary.LittleEndian.PutUint32(stream[8:], 2)
+	binary.LittleEndian.PutUint32(stream[8:], 3)
 	n := headerSize(stream)
 	binary.LittleEndian.PutUint32(stream[n-4:], crc32.Checksum(stream[:n-4], crc32.MakeTable(crc32.Castagnoli)))
 	if _, _, err := applyFrom(bytes.NewReader(stream)); !errors.Is(err, cairn.KindUnsupported) {

@@ -14,7 +14,7 @@ import (
 // The fixed parts of the layout (docs/formats/blocks.md).
 const (
 	magic      = "CAIRNBLK"
-	version    = 1
+	version    = 2   // of the layout; version 1 is read, and written where a token of it is resumed
 	prefixSize = 16  // magic, version, length of the header
 	fixedSize  = 148 // header up to the names
 	crcSize    = 4
@@ -60,7 +60,7 @@ func appendHeader(b []byte, h Header, p *Point) []byte {
 	start := len(b)
 	le := binary.LittleEndian
 	b = append(b, magic...)
-	b = le.AppendUint32(b, version)
+	b = le.AppendUint32(b, p.layout)
 	b = le.AppendUint32(b, uint32(fixedSize+len(h.From.Name)+len(h.To.Name)+crcSize))
 	b = le.AppendUint64(b, uint64(h.Size))
 	b = le.AppendUint32(b, uint32(h.Sector))
@@ -107,9 +107,9 @@ func readHeader(r io.Reader) (Header, Point, error) {
 	if crc32.Checksum(b[:n-crcSize], castagnoli) != le.Uint32(b[n-crcSize:]) {
 		return fail(errChecksum)
 	}
-	if v := le.Uint32(prefix[8:]); v != version {
+	if v := le.Uint32(prefix[8:]); !known(v) {
 		return Header{}, Point{}, &cairn.Error{Op: "read blocks stream", Kind: cairn.KindUnsupported,
-			Err: fmt.Errorf("its layout is version %d, this build reads version %d", v, version), Hint: "use the newer cairn on this side too"}
+			Err: fmt.Errorf("its layout is version %d, this build reads versions up to %d", v, version), Hint: "use the newer cairn on this side too"}
 	}
 	h, p, err := parseHeader(b[:n-crcSize])
 	if err != nil {
@@ -117,6 +117,8 @@ func readHeader(r io.Reader) (Header, Point, error) {
 	}
 	return h, p, nil
 }
+
+func known(layout uint32) bool { return layout >= 1 && layout <= version }
 
 func parseHeader(b []byte) (Header, Point, error) {
 	if len(b) < fixedSize {
@@ -140,7 +142,7 @@ func parseHeader(b []byte) (Header, Point, error) {
 	if err := h.check(); err != nil {
 		return Header{}, Point{}, errors.New(err.Error()) // corrupt here, whatever kind it is for a writer
 	}
-	p := Point{From: h.From.GUID, To: h.To.GUID, Size: h.Size,
+	p := Point{From: h.From.GUID, To: h.To.GUID, Size: h.Size, layout: le.Uint32(b[8:]),
 		Position: int64(le.Uint64(b[64:])), Sequence: le.Uint64(b[72:]), Counts: parseCounts(b[80:])}
 	copy(p.chain[:], b[112:])
 	return h, p, p.check(h)

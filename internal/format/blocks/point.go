@@ -53,17 +53,18 @@ type Point struct {
 	Position int64
 	Sequence uint64 // of the next record
 	Counts   Counts // of everything before
+	layout   uint32 // version of the stream's layout, which stays the same when it goes on
 	chain    [sha256.Size]byte
 }
 
 // startPoint is the point at the beginning of a stream. Its digest stands for the
 // versions, so that the final hash covers them.
-func startPoint(h Header) Point {
-	p := Point{From: h.From.GUID, To: h.To.GUID, Size: h.Size}
+func startPoint(h Header, layout uint32) Point {
+	p := Point{From: h.From.GUID, To: h.To.GUID, Size: h.Size, layout: layout}
 	b := make([]byte, 0, 64)
 	b = append(b, magic...)
 	le := binary.LittleEndian
-	b = le.AppendUint32(b, version)
+	b = le.AppendUint32(b, layout)
 	b = le.AppendUint32(b, uint32(h.Sector))
 	b = le.AppendUint64(b, uint64(h.From.GUID))
 	b = le.AppendUint64(b, uint64(h.To.GUID))
@@ -76,7 +77,7 @@ func (p *Point) check(h Header) error {
 	switch {
 	case p.Position < 0 || p.Position > h.Size || p.Position%cairn.BlockSize != 0 && p.Position != h.Size:
 		return fmt.Errorf("the stream goes on from %d, which is no place in %d bytes", p.Position, h.Size)
-	case p.Position == 0 && *p != startPoint(h):
+	case p.Position == 0 && *p != startPoint(h, p.layout):
 		return errors.New("the stream begins with the state of another one")
 	}
 	return nil
@@ -92,7 +93,7 @@ func (p *Point) token() []byte {
 	b := make([]byte, 0, tokenSize)
 	le := binary.LittleEndian
 	b = append(b, tokenMagic...)
-	b = le.AppendUint32(b, version)
+	b = le.AppendUint32(b, p.layout)
 	b = le.AppendUint32(b, 0) // reserved
 	b = le.AppendUint64(b, uint64(p.From))
 	b = le.AppendUint64(b, uint64(p.To))
@@ -111,8 +112,8 @@ func ParsePoint(token []byte) (Point, error) {
 	switch {
 	case len(token) != tokenSize || string(token[:8]) != tokenMagic:
 		err = fmt.Errorf("%d bytes that are no token", len(token))
-	case le.Uint32(token[8:]) != version:
-		err = fmt.Errorf("it is of version %d, this build knows version %d", le.Uint32(token[8:]), version)
+	case !known(le.Uint32(token[8:])):
+		err = fmt.Errorf("it is of version %d, this build knows versions up to %d", le.Uint32(token[8:]), version)
 	case crc32.Checksum(token[:tokenSize-crcSize], castagnoli) != le.Uint32(token[tokenSize-crcSize:]):
 		err = errChecksum
 	}
@@ -120,17 +121,17 @@ func ParsePoint(token []byte) (Point, error) {
 		return Point{}, &cairn.Error{Op: "use resume token", Kind: cairn.KindInvalid, Err: err,
 			Hint: "abort the partial receive and send from the beginning"}
 	}
-	p := Point{From: cairn.GUID(le.Uint64(token[16:])), To: cairn.GUID(le.Uint64(token[24:])), Size: int64(le.Uint64(token[32:])),
+	p := Point{From: cairn.GUID(le.Uint64(token[16:])), To: cairn.GUID(le.Uint64(token[24:])), Size: int64(le.Uint64(token[32:])), layout: le.Uint32(token[8:]),
 		Position: int64(le.Uint64(token[40:])), Sequence: le.Uint64(token[48:]), Counts: parseCounts(token[56:])}
 	copy(p.chain[:], token[56+countsSize:])
 	return p, nil
 }
 
 // resumePoint is the point that a stream of h goes on from, by token or from the
-// beginning.
-func resumePoint(h Header, token []byte) (Point, error) {
+// beginning in the given layout.
+func resumePoint(h Header, layout uint32, token []byte) (Point, error) {
 	if len(token) == 0 {
-		return startPoint(h), nil
+		return startPoint(h, layout), nil
 	}
 	p, err := ParsePoint(token)
 	if err != nil {

@@ -26,7 +26,7 @@ type Reader struct {
 	unpack  unpacker
 	at      Point // of the next record; at.Position is where the last extent ended
 	start   int64
-	section section
+	section *section
 	token   Point // of the last point met
 	head    [recordSize]byte
 	payload []byte
@@ -37,12 +37,12 @@ type Reader struct {
 // NewReader reads the header from r. KindConflict when the stream goes on from
 // another point than the token's.
 func NewReader(r io.Reader, o ReaderOptions) (*Reader, error) {
-	in := &Reader{r: bufio.NewReaderSize(r, 64<<10), section: section{hash: sha256.New()}}
+	in := &Reader{r: bufio.NewReaderSize(r, 64<<10)}
 	h, p, err := readHeader(in.r)
 	if err != nil {
 		return nil, err
 	}
-	want, err := resumePoint(h, o.Resume)
+	want, err := resumePoint(h, p.layout, o.Resume)
 	if err != nil {
 		return nil, err
 	}
@@ -50,6 +50,9 @@ func NewReader(r io.Reader, o ReaderOptions) (*Reader, error) {
 		return nil, &cairn.Error{Op: "read blocks stream", Subject: h.To.Name, Kind: cairn.KindConflict,
 			Err:  fmt.Errorf("the stream goes on from byte %d, the receiver from byte %d", p.Position, want.Position),
 			Hint: "send with the token of this receiver, or abort the partial receive"}
+	}
+	if in.section, err = newSection(h, p.layout); err != nil {
+		return nil, err
 	}
 	in.header, in.seed, in.at, in.token, in.start = h, identity(h), p, p, p.Position
 	in.section.begin(&in.at)

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash"
 	"hash/crc32"
 	"io"
 
@@ -134,25 +133,3 @@ func identity(h Header) uint32 {
 	binary.LittleEndian.PutUint64(b[8:], uint64(h.To.GUID))
 	return crc32.Checksum(b[:], castagnoli)
 }
-
-// section is the running hash: of the content since the last point, and through
-// the digest it began with of everything before.
-type section struct {
-	hash    hash.Hash
-	scratch [17]byte
-}
-
-func (s *section) begin(p *Point) {
-	s.hash.Reset()
-	_, _ = s.hash.Write(p.chain[:]) // a hash never fails
-}
-
-func (s *section) extent(k Kind, off, length int64, data []byte) {
-	s.scratch[0] = byte(k)
-	binary.LittleEndian.PutUint64(s.scratch[1:], uint64(off))
-	binary.LittleEndian.PutUint64(s.scratch[9:], uint64(length))
-	_, _ = s.hash.Write(s.scratch[:])
-	_, _ = s.hash.Write(data)
-}
-
-func (s *section) close(p *Point) { s.hash.Sum(p.chain[:0]) }

@@ -2,7 +2,6 @@ package blocks
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -26,7 +25,7 @@ type Writer struct {
 	seed    uint32
 	pack    *packer
 	at      Point // of the next record; at.Position is where the last extent ended
-	section section
+	section *section
 	start   int64 // position of the token
 	every   int64 // bytes of data between two points
 	since   Counts
@@ -55,7 +54,11 @@ func NewWriter(w io.Writer, h Header, o WriterOptions) (*Writer, error) {
 	if err := h.check(); err != nil {
 		return nil, invalid(err)
 	}
-	at, err := resumePoint(h, o.Resume)
+	at, err := resumePoint(h, version, o.Resume)
+	if err != nil {
+		return nil, err
+	}
+	running, err := newSection(h, at.layout)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +71,7 @@ func NewWriter(w io.Writer, h Header, o WriterOptions) (*Writer, error) {
 		every = MaxPointBytes
 	}
 	out := &Writer{w: w, header: h, seed: identity(h), pack: pack, at: at, start: at.Position, every: every,
-		section: section{hash: sha256.New()}, buf: make([]byte, 0, flushAt+MaxData+recordSize)}
+		section: running, buf: make([]byte, 0, flushAt+MaxData+recordSize)}
 	out.section.begin(&out.at)
 	out.buf = appendHeader(out.buf, h, &at)
 	return out, nil
