@@ -43,6 +43,9 @@ func DeviceSector(*os.File) (int, error) { return 0, syscall.EOPNOTSUPP }
 // OpenDevice is refused here.
 func OpenDevice(string) (*os.File, error) { return nil, syscall.EOPNOTSUPP }
 
+// OpenDirect is refused here.
+func OpenDirect(*os.File) (*os.File, error) { return nil, syscall.EOPNOTSUPP }
+
 // Identify is refused here.
 func Identify(*os.File) (Identity, error) { return Identity{}, syscall.EOPNOTSUPP }
 

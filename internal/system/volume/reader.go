@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"io"
 	"iter"
 	"slices"
 	"sync/atomic"
@@ -19,6 +20,7 @@ type Reader struct {
 	name  string
 	size  int64
 	start uint64
+	head  io.ReaderAt // how it reads the head
 	gone  atomic.Bool // given up, or closed
 }
 
@@ -39,7 +41,7 @@ func (v *Volume) OpenVersion(ctx context.Context, id cairn.VersionID) (*Reader, 
 	if err != nil {
 		return nil, failed("open", v.o.Name+id.Name, err)
 	}
-	r := &Reader{v: v, name: id.Name, size: rec.Size, start: rec.Start}
+	r := &Reader{v: v, name: id.Name, size: rec.Size, start: rec.Start, head: v.head}
 	v.readers[r] = struct{}{}
 	return r, nil
 }
@@ -137,7 +139,7 @@ func (r *Reader) readPiece(x piece, p []byte, off int64) error {
 	from, to := int64(x.First)*blockSize, int64(x.First+x.Count)*blockSize
 	lo, hi := max(from, off), min(to, off+int64(len(p)))
 	if x.seg == nil {
-		return r.v.readHead(p[lo-off:hi-off], lo)
+		return r.v.readFrom(r.head, p[lo-off:hi-off], lo)
 	}
 	if lo == from && hi == to {
 		return x.seg.Read(x.Run, p[lo-off:hi-off])

@@ -322,7 +322,7 @@ func (v *Volume) applyData(list []placed) error {
 		return err
 	}
 	for _, x := range list {
-		if _, err := v.head.WriteAt(x.data, x.off); err != nil {
+		if _, err := v.bulk.WriteAt(x.data, x.off); err != nil {
 			return fmt.Errorf("%w: %w", errOrigin, err)
 		}
 	}

@@ -56,6 +56,7 @@ func (v *Volume) stream(ctx context.Context, step cairn.Step, r *Reader) (*cairn
 			return nil, err
 		}
 	}
+	r.head = v.bulk
 	b := &body{ctx: ctx, r: r, full: set == nil}
 	b.w, err = blocks.NewWriter(&b.buf, blocks.Header{Size: r.size, Sector: v.sector, From: step.From, To: to.ID(), Created: to.Created},
 		blocks.WriterOptions{Resume: step.Resume})

@@ -108,6 +108,7 @@ type Volume struct {
 	fs     blockio.FS
 	o      Options
 	head   blockio.File
+	bulk   *blockio.Bulk // the head, for long runs of streams
 	sector int
 	store  uint64
 
@@ -316,6 +317,7 @@ func (v *Volume) openHead() error {
 	if err != nil {
 		return err
 	}
+	v.bulk = blockio.OpenBulk(v.head)
 	if v.sector, err = blockio.Sector(v.head); err != nil {
 		return err
 	}
@@ -471,7 +473,7 @@ func (v *Volume) release() error {
 	}
 	if v.head != nil {
 		v.syncing.Lock()
-		err = errors.Join(err, v.head.Close())
+		err = errors.Join(err, v.bulk.Close(), v.head.Close())
 		v.syncing.Unlock()
 	}
 	return errors.Join(err, v.log.Close())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"sync"
 	"time"
@@ -348,8 +349,11 @@ func (v *Volume) readBlocks(first uint64, p []byte) []segment.Record {
 }
 
 // readHead fills p from off; what lies behind the end of the head reads as zeroes.
-func (v *Volume) readHead(p []byte, off int64) error {
-	n, err := v.head.ReadAt(p, off)
+func (v *Volume) readHead(p []byte, off int64) error { return v.readFrom(v.head, p, off) }
+
+// readFrom is readHead by another way to the head.
+func (v *Volume) readFrom(head io.ReaderAt, p []byte, off int64) error {
+	n, err := head.ReadAt(p, off)
 	if n == len(p) {
 		return nil
 	}
