@@ -46,7 +46,7 @@ func byMarks(s uint64, f volume.Fault) error {
 	w := workload{seed: s, sectors: 16 * regionSize / sectorSize, active: regionSize, segment: 64 << 20,
 		ops: []op{{kind: opWrite, count: 8}, {kind: opCapture}, {kind: opDegrade}}}
 	for region := range int64(16) {
-		w.ops = append(w.ops, op{kind: opWrite, first: region * regionSize / sectorSize, count: perBlock})
+		w.ops = append(w.ops, op{kind: opWrite, first: region * regionSize / sectorSize, count: perBlock}, op{kind: opFlush})
 	}
 	if failure, _ := try(w, f, always(1)); failure != nil {
 		return fmt.Errorf("cut %d: %w", failure.cut, failure.err)

@@ -83,19 +83,15 @@ func (v *Volume) groupCommit(batch []*request) error {
 	v.persist.Lock()
 	defer v.persist.Unlock()
 	var recs []segment.Record
-	marks := &extent.Bitmap{}
 	for _, r := range batch {
 		recs = append(recs, r.preserve...)
-		for _, m := range r.mark {
-			r := v.region(m)
-			marks.Set(r.first, r.count)
-		}
 	}
 	if len(recs) > 0 {
 		if err := v.preserve(recs); err != nil {
 			return err
 		}
 	}
+	marks := v.marksFor(batch)
 	if marks.Count() == 0 {
 		return nil
 	}
@@ -110,6 +106,23 @@ func (v *Volume) groupCommit(batch []*request) error {
 		}
 	}
 	return nil
+}
+
+// marksFor is the blocks to mark: regions, or where those of one batch are more
+// than the active set, no more than was asked for.
+func (v *Volume) marksFor(batch []*request) *extent.Bitmap {
+	regions, exact := &extent.Bitmap{}, &extent.Bitmap{}
+	for _, r := range batch {
+		for _, m := range r.mark {
+			exact.Set(m.first, m.count)
+			m = v.region(m)
+			regions.Set(m.first, m.count)
+		}
+	}
+	if int64(regions.Count())*blockSize > max(v.o.ActiveBytes, regionBlocks*blockSize) {
+		return exact
+	}
+	return regions
 }
 
 // region rounds a mark out to whole regions. Where the region before is marked

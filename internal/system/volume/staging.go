@@ -63,12 +63,13 @@ func (v *Volume) stageWrite(r run, p []byte) (done bool, err error) {
 	}
 }
 
-// firstTouch tells whether the newest snapshot still needs a block of r.
+// firstTouch tells whether a block of r needs a barrier before it is written: the
+// newest snapshot still needs it, or no durable mark covers it.
 func (v *Volume) firstTouch(r run) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for b := r.first; b < min(r.first+r.count, v.keep); b++ {
-		if !v.kept.Has(b) {
+	for b := r.first; b < r.first+r.count; b++ {
+		if b < v.keep && !v.kept.Has(b) || v.tracking && !v.dirty.Has(b) && !v.marked.Has(b) {
 			return true
 		}
 	}

@@ -178,3 +178,57 @@ func TestFlushesAtOneTimeShareASync(t *testing.T) {
 		}
 	})
 }
+
+// Where a bookmark alone is kept, first writes share the flush's barrier for their
+// marks; and a round that is scattered over more than the active set marks what it
+// writes and no more, so that a crash adds nothing beyond the bound.
+func TestFirstMarksShareTheFlushsBarrier(t *testing.T) {
+	const size, active = 64 << 20, 4 << 20
+	disk := fakedisk.New()
+	if err := volume.Create(ctx, disk, volume.CreateOptions{Size: size}); err != nil {
+		t.Fatal(err)
+	}
+	v := open(t, disk, volume.Options{Boot: "this one", ActiveBytes: active})
+	defer closeVolume(t, v)
+	s := snap(t, v, "@s")
+	b, err := v.Bookmark(ctx, s.VersionID, "#b", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, v, 0, fill(1, 4096)) // the log of marks is begun with its own syncs
+	d := v.Device()
+	if err := d.Flush(ctx); err != nil {
+		t.Fatal(err)
+	}
+	syncs := map[string]int{}
+	disk.OnCall(func(c fakedisk.Call) error {
+		if c.Op == fakedisk.OpSync {
+			name, _, _ := strings.Cut(c.Name, "-")
+			syncs[name]++
+		}
+		return nil
+	})
+	for _, writes := range []int64{3, 15} {
+		clear(syncs)
+		for i := range writes {
+			write(t, v, (i+1)<<20, fill(2, 4096))
+		}
+		if len(syncs) > 0 {
+			t.Errorf("before the flush of %d: %v", writes, syncs)
+		}
+		if err := d.Flush(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if syncs["marks"] != 1 || syncs["head"] != 1 {
+			t.Errorf("with the flush of %d: %v", writes, syncs)
+		}
+	}
+	disk.OnCall(nil)
+	replay := disk.Replay()
+	replay.Seek(disk.Len())
+	after := open(t, replay.Crash(fakedisk.Everything), volume.Options{Boot: "the next", ActiveBytes: active})
+	defer closeVolume(t, after)
+	if n := len(changed(t, after, b.VersionID, cairn.VersionID{})); n < 16 || n > 16+active/4096 {
+		t.Errorf("after a crash %d blocks count as changed, 16 were written", n)
+	}
+}
