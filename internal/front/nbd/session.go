@@ -237,7 +237,11 @@ func (s *session) oneAtATime() bool {
 // inline executes a request in the leader, unless it takes so long that a
 // successor leads on; the leader then ends.
 func (s *session) inline(ctx context.Context, t *turn, q nbdproto.Request, buf []byte) error {
-	t.begin()
+	every := patience
+	if s.lone == serial {
+		every = lonePatience
+	}
+	t.begin(every)
 	s.execute(ctx, q, buf, true)
 	if t.end() {
 		return nil

@@ -11,6 +11,10 @@ import (
 // that.
 const patience = 2 * time.Millisecond
 
+// lonePatience is the same while the client waits for each answer: then only its
+// goodbye can come, and each look wakes a thread, which costs as much as a request.
+const lonePatience = 50 * time.Millisecond
+
 // turn watches the requests that one leader executes. Its timer runs on while
 // there are any: setting it for each would wake a thread of the runtime each time,
 // which costs more than the request.
@@ -22,19 +26,22 @@ type turn struct {
 	seen    uint64     // the latest at the last look
 	running bool
 	armed   bool // the timer is set
+	every   time.Duration
 	lost    bool // a successor leads
 }
 
-// begin notes that a request starts.
-func (t *turn) begin() {
+// begin notes that a request starts, which may run for twice every before it is
+// noticed.
+func (t *turn) begin(every time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.number++
 	t.running = true
-	if !t.armed {
+	if !t.armed || every < t.every {
 		t.armed = true
-		t.timer.Reset(patience)
+		t.timer.Reset(every)
 	}
+	t.every = every
 }
 
 // end notes that the request is over, and reports whether the caller still leads.
@@ -60,7 +67,7 @@ func (t *turn) look(succeed func()) bool {
 	case same:
 		t.armed = false
 	default:
-		t.timer.Reset(patience)
+		t.timer.Reset(t.every)
 	}
 	return false
 }
