@@ -37,10 +37,34 @@ func TestSentBytes(t *testing.T) {
 }
 
 func TestLimitsAreCounted(t *testing.T) {
-	b := &bench{rows: []row{{tool: "cairn", step: "runs: send", cpu: 9}, {tool: "other", step: "runs: send", cpu: 1}}}
+	b := &bench{}
+	for _, cpu := range []float64{0.1, 9, 9} { // one good round changes nothing
+		b.add(row{tool: "cairn", step: "runs: send", cpu: cpu})
+		b.add(row{tool: "other", step: "runs: send", cpu: 1})
+	}
 	b.limit("CPU", b.sum("runs: send").cpu, 0.5, "s")
 	b.limit("CPU", b.sum("runs: receive").cpu, 0.5, "s")
 	if len(b.short) != 1 {
 		t.Errorf("short in %v", b.short)
+	}
+}
+
+// A peer's full copy is compared with both of our sides of the same round.
+func TestRatiosAreTakenPerRound(t *testing.T) {
+	b := &bench{}
+	for _, load := range []float64{1, 5, 2} { // what else the machine does meets all of a round
+		b.add(row{tool: "cairn", step: "full: send", cpu: 2 * load})
+		b.add(row{tool: "cairn", step: "full: receive", cpu: load})
+		b.add(row{tool: "borg", step: "full", cpu: 4 * load})
+	}
+	if got := b.beside(b.of("borg", "full")); got != 0.75 {
+		t.Errorf("%v", got)
+	}
+	if b.judge() != nil {
+		t.Error("three quarters of borg's time is short")
+	}
+	b.of("borg", "full").rounds[1].cpu, b.of("borg", "full").rounds[2].cpu = 14, 5
+	if b.judge() == nil {
+		t.Error("more than borg's time in two rounds of three is not short")
 	}
 }

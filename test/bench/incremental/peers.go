@@ -36,7 +36,7 @@ func (b *bench) change(ctx context.Context, step, pattern, volume string, blocks
 	if err != nil {
 		return fmt.Errorf("change %s: %w", volume, err)
 	}
-	b.rows = append(b.rows, usage(cmd, "cairn", pattern+": "+step))
+	b.add(usage(cmd, "cairn", pattern+": "+step))
 	return nil
 }
 
@@ -89,7 +89,9 @@ func availablePeers(b *bench) []peer {
 			func(string) []string { return []string{"restic", "-q", "-r", "repo-restic", "backup", b.image} }),
 		stored("borg", "repo-borg", []string{"borg", "init", "-e", "none", "repo-borg"},
 			func(step string) []string { return []string{"borg", "create", "repo-borg::" + step, b.image} }),
-		{"rsync", func(ctx context.Context, b *bench) error { return rsync(ctx, b, "full", "--sparse") },
+		{"rsync", func(ctx context.Context, b *bench) error {
+			return errors.Join(os.RemoveAll(b.path("rsync.img")), rsync(ctx, b, "full", "--sparse"))
+		},
 			func(ctx context.Context, b *bench, pattern string) error {
 				return rsync(ctx, b, pattern, "--inplace", "--no-whole-file")
 			}},
@@ -108,7 +110,7 @@ func availablePeers(b *bench) []peer {
 func stored(name, store string, initialise []string, backup func(step string) []string) peer {
 	run := func(ctx context.Context, b *bench, step string) error {
 		before := tree(b.path(store))
-		r, err := b.measured(ctx, name, step, "", "", backup(step)...)
+		r, _, err := b.measured(ctx, name, step, backup(step)...)
 		if err != nil {
 			return err
 		}
@@ -116,10 +118,12 @@ func stored(name, store string, initialise []string, backup func(step string) []
 		return nil
 	}
 	return peer{name, func(ctx context.Context, b *bench) error {
-		if _, err := b.measured(ctx, name, "init", "", "", initialise...); err != nil {
+		if err := os.RemoveAll(b.path(store)); err != nil {
 			return err
 		}
-		b.rows = b.rows[:len(b.rows)-1]
+		if _, err := b.quiet(ctx, initialise...); err != nil {
+			return err
+		}
 		return run(ctx, b, "full")
 	}, run}
 }
@@ -137,27 +141,22 @@ func tree(dir string) (sum int64) {
 }
 
 func rsync(ctx context.Context, b *bench, step string, options ...string) error {
-	out := b.path("rsync.out")
 	argv := append(append([]string{"rsync", "--stats"}, options...), b.image, b.path("rsync.img"))
-	r, err := b.measured(ctx, "rsync", step, "", out, argv...)
+	r, text, err := b.measured(ctx, "rsync", step, argv...)
 	if err != nil {
 		return err
 	}
-	text, err := os.ReadFile(out)
-	if err != nil {
-		return err
-	}
-	r.moved = sentBytes(string(text))
+	r.moved = sentBytes(text)
 	return nil
 }
 
 func qemuFull(ctx context.Context, b *bench) error {
-	r, err := b.measured(ctx, "qemu-img", "full", "", "", "qemu-img", "convert", "-O", "qcow2", b.image, "base.qcow2")
+	r, _, err := b.measured(ctx, "qemu-img", "full", "qemu-img", "convert", "-O", "qcow2", b.image, "base.qcow2")
 	if err != nil {
 		return err
 	}
 	r.moved = tree(b.path("base.qcow2"))
-	r, err = b.measured(ctx, "qemu-img zstd", "full", "", "", "qemu-img", "convert", "-c", "-O", "qcow2", "-o", "compression_type=zstd", b.image, "zstd.qcow2")
+	r, _, err = b.measured(ctx, "qemu-img zstd", "full", "qemu-img", "convert", "-c", "-O", "qcow2", "-o", "compression_type=zstd", b.image, "zstd.qcow2")
 	if err != nil {
 		return err
 	}
@@ -168,16 +167,10 @@ func qemuFull(ctx context.Context, b *bench) error {
 // qemuIncrement finds the difference to the last copy by comparing everything: the
 // way without a bitmap in a running guest.
 func qemuIncrement(ctx context.Context, b *bench, pattern string) error {
-	for _, argv := range [][]string{
-		{"qemu-img", "create", "-q", "-f", "qcow2", "-b", b.image, "-F", "raw", "delta.qcow2"},
-	} {
-		if _, err := b.measured(ctx, "qemu-img", pattern, "", "", argv...); err != nil {
-			return err
-		}
-		b.rows = b.rows[:len(b.rows)-1]
+	if _, err := b.quiet(ctx, "qemu-img", "create", "-q", "-f", "qcow2", "-b", b.image, "-F", "raw", "delta.qcow2"); err != nil {
+		return err
 	}
-	base, format := b.path("base.qcow2"), "qcow2"
-	r, err := b.measured(ctx, "qemu-img", pattern, "", "", "qemu-img", "rebase", "-f", "qcow2", "-b", base, "-F", format, "delta.qcow2")
+	r, _, err := b.measured(ctx, "qemu-img", pattern, "qemu-img", "rebase", "-f", "qcow2", "-b", b.path("base.qcow2"), "-F", "qcow2", "delta.qcow2")
 	if err != nil {
 		return err
 	}
@@ -188,8 +181,7 @@ func qemuIncrement(ctx context.Context, b *bench, pattern string) error {
 			return err
 		}
 	}
-	_, err = b.measured(ctx, "qemu-img", "base", "", "", "qemu-img", "convert", "-O", "qcow2", b.image, "base.qcow2")
-	b.rows = b.rows[:len(b.rows)-1]
+	_, err = b.quiet(ctx, "qemu-img", "convert", "-O", "qcow2", b.image, "base.qcow2")
 	return err
 }
 
