@@ -120,8 +120,8 @@ func guest(t *testing.T, run, skip string, least int) {
 	program(t, dir)
 	build(t, filepath.Join(dir, "cairn"), "build", "cairn/cmd/cairn")
 	v := boot(t, im, vm.Options{Dir: dir, Disks: []string{sparse(t, 4096)}, Memory: 2048,
-		Script: fmt.Sprintf("export CAIRN_VM_RELEASE=%s CAIRN_VM_ZFS=%s\n./guest.test -test.v -test.run '%s' -test.skip '%s'\n",
-			im.Versions["kernel"], im.Versions["zfs"], run, skip)})
+		Script: fmt.Sprintf("export CAIRN_VM_RELEASE=%s CAIRN_VM_ZFS=%s CAIRN_SCALE=%s\n./guest.test -test.v -test.run '%s' -test.skip '%s'\n",
+			im.Versions["kernel"], im.Versions["zfs"], os.Getenv("CAIRN_SCALE"), run, skip)})
 	cases := vm.Cases(v.Output)
 	for _, c := range cases {
 		t.Run(c.Name, func(t *testing.T) {

@@ -44,6 +44,7 @@ var messages = []struct {
 	{"it's being held", cairn.KindBusy, "`cairn zfs holds list` shows who holds it"},
 	{"dependent clone", cairn.KindBusy, "a clone stands on it"},
 	{"has dependents", cairn.KindBusy, "something stands on it"},
+	{"contains partially-complete state", cairn.KindBusy, "another receive is under way there, or one was cut that the next run goes on with"},
 	{"is busy", cairn.KindBusy, "it is in use: mounted, being sent or received"},
 	{"already exists", cairn.KindExists, ""},
 	{"bookmark exists", cairn.KindExists, ""},

@@ -111,6 +111,9 @@ func (p *Place) look(ctx context.Context, op, name string, ids ...cairn.VersionI
 	if err := ctx.Err(); err != nil {
 		return nil, p.failed(op, name, err)
 	}
+	if err := p.free(op, name); err != nil {
+		return nil, err
+	}
 	if d := p.remembered(name); d != nil && d.has(op, ids) == nil {
 		return d, nil
 	}

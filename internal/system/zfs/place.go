@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"cairn"
-	"cairn/internal/mech/child"
 )
 
 // Options say which programs serve the place.
@@ -34,6 +33,7 @@ type Place struct {
 	processes map[string]int
 	known     table
 	users     map[reliance]int
+	lingering []*process // abandoned, and perhaps not ended
 }
 
 // reliance is a version that a stream or a reader of this process relies on.
@@ -112,18 +112,6 @@ func (p *Place) Processes() map[string]int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return maps.Clone(p.processes)
-}
-
-// options of one process; every one that starts is counted.
-func (p *Place) start(ctx context.Context, o child.Options) (*child.Child, error) {
-	o.Path = p.o.ZFS
-	o.Env = []string{"TZ=UTC"}
-	o.AfterTerm, o.AfterKill, o.AfterClose = p.o.Grace, p.o.Grace, p.o.Grace
-	p.mu.Lock()
-	p.processes["zfs "+o.Args[0]]++
-	p.mu.Unlock()
-	p.o.Log.Debug("zfs", "args", o.Args)
-	return child.Start(ctx, o)
 }
 
 // use marks versions as relied on by this process until the returned function is

@@ -160,7 +160,7 @@ type body struct {
 	subject string
 	ctx     context.Context
 	cancel  context.CancelFunc
-	child   *child.Child
+	child   *process
 	in      io.Reader // the checked stream; only Read's goroutine
 	release func()
 

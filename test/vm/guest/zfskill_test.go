@@ -210,6 +210,7 @@ func TestZFSKilledAtEveryPoint(t *testing.T) {
 				resumed++
 			}
 			wantSettled(t, what, k.from, k.to, "nightly", "inbox")
+			t.Logf("%d: %s: made good", n, what)
 		}
 	}
 	t.Logf("%d points, %d times a step went on from what was kept", n, resumed)
