@@ -43,7 +43,7 @@ func newHost(t *testing.T, name, jobs string) *host {
 	h := &host{t: t, dir: t.TempDir(), snare: newSnare(t)}
 	h.c = client.New(filepath.Join(h.dir, "control"))
 	text := fmt.Sprintf("global:\n  state: %s/state\n  control: {sockpath: %s/control}\n  logging: [{type: stdout, level: info, format: logfmt}]\njobs:\n%s", h.dir, h.dir, jobs)
-	if err := os.WriteFile(filepath.Join(h.dir, "cairn.yml"), []byte(text), 0o600); err != nil {
+	if err := errors.Join(os.WriteFile(filepath.Join(h.dir, "cairn.yml"), []byte(text), 0o600), os.Chmod(h.dir, 0o700)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

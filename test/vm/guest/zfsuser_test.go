@@ -26,7 +26,11 @@ func TestZFSJobOfUser(t *testing.T) {
 	}
 	user := func(want string) {
 		t.Helper()
-		cmd := exec.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", os.Args[0], "-test.v", "-test.run", "^TestZFSJobOfUser$")
+		program, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", program, "-test.v", "-test.run", "^TestZFSJobOfUser$")
 		cmd.Dir = "/tmp"
 		cmd.Env = append(os.Environ(), "HOME=/tmp", "CAIRN_AS_USER="+here+" "+there+" "+want)
 		if out, err := cmd.CombinedOutput(); err != nil {
