@@ -239,7 +239,7 @@ func TestZFSUnendingReceive(t *testing.T) {
 	f.options = replicate.Options{Watchdog: hurried}
 	there := f.there
 	f.there = "asleep"
-	f.snare.set("receive", "1000000", "dmsetup suspend --nolockfs asleep")
+	f.snare.set("receive", before, "dmsetup suspend --nolockfs asleep")
 	r, err := f.run(a)
 	f.snare.caught("suspend")
 	f.want("a receive that nothing ends", r, "a=stuck")
