@@ -28,7 +28,7 @@ func (v *Volume) examine(st *catalog.State, size int64) error {
 	}
 	v.unverified = st.Head.Unverified
 	id, known, err := blockio.Identify(v.head)
-	if err != nil || !known || v.unverified != "" {
+	if err != nil || !known || v.unverified != "" || v.o.Faults.has(FaultBelieveOrigin) {
 		return err
 	}
 	v.continuity, v.unverified = judge(st, id, v.o.Strict)

@@ -44,9 +44,15 @@ const (
 	FaultRollbackNotResumed                    // an opening does not finish a rollback
 	FaultKeepNone                              // for want of room every snapshot is given up
 	FaultAbortForgets                          // an abort does not return the head to its base
+	FaultBatchesNoMarks                        // what a segment's batches preserved does not count as written after a crash
+	FaultFreeEarly                             // segments are freed while a snapshot is read from them
+	FaultSinkGivesUp                           // a replica gives snapshots up for room
+	FaultGiveUpPinned                          // so does a volume a snapshot that is pinned
+	FaultBaseUnpinned                          // the base of a receive that was cut can be destroyed
+	FaultBelieveOrigin                         // an adopted head is believed whatever the evidence says
 
 	// FaultLast is the last of them.
-	FaultLast = FaultAbortForgets
+	FaultLast = FaultBelieveOrigin
 )
 
 func (f Fault) has(x Fault) bool { return f&x != 0 }

@@ -189,7 +189,7 @@ func (v *Volume) repairSegments(st *catalog.State) (edit catalog.Edit, damaged [
 			damaged = append(damaged, d)
 		}
 		for _, m := range r.Marks {
-			if rec.Interval >= st.Head.Interval && m.Epoch > st.Head.Epoch {
+			if rec.Interval >= st.Head.Interval && m.Epoch > st.Head.Epoch && !v.o.Faults.has(FaultBatchesNoMarks) {
 				v.dirty.Union(m.Blocks)
 			}
 		}

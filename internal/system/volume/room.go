@@ -19,7 +19,7 @@ func (v *Volume) makeRoom(adminHeld bool, given int64) bool {
 		v.admin.Lock()
 		defer v.admin.Unlock()
 	}
-	if v.closed || v.state().Head.Sealed {
+	if v.closed || v.state().Head.Sealed && !v.o.Faults.has(FaultSinkGivesUp) {
 		return false
 	}
 	if v.given.Load() != given {
@@ -64,7 +64,7 @@ func (v *Volume) spare(st *catalog.State) (catalog.Version, bool) {
 		return oldest, false
 	}
 	for _, l := range oldest.Leases {
-		if l.Purpose == cairn.PurposePin {
+		if l.Purpose == cairn.PurposePin && !v.o.Faults.has(FaultGiveUpPinned) {
 			return oldest, false
 		}
 	}

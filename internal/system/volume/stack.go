@@ -153,6 +153,7 @@ func (x *stacked) drop() error {
 // one and never changed.
 type stack struct {
 	fs     blockio.FS
+	early  bool         // broken on purpose, for tests: drop does not wait for reads
 	use    sync.RWMutex // shared by each read; alone while segments are dropped or unloaded
 	list   atomic.Pointer[[]*stacked]
 	tick   atomic.Int64
@@ -218,8 +219,10 @@ func (s *stack) drop(ids []uint64) error {
 	for _, id := range ids {
 		gone[id] = true
 	}
-	s.use.Lock()
-	defer s.use.Unlock()
+	if !s.early {
+		s.use.Lock()
+		defer s.use.Unlock()
+	}
 	var next []*stacked
 	var err error
 	for _, x := range s.all() {

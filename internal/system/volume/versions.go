@@ -134,7 +134,7 @@ func (v *Volume) inUse(st *catalog.State, r catalog.Version) error {
 	if v.reading(r.Name) {
 		return &cairn.Error{Op: "give up", Subject: r.Name, Kind: cairn.KindBusy, Err: errors.New("it is being read")}
 	}
-	if rc := st.Head.Receiving; rc != nil && r.ID() == rc.From {
+	if rc := st.Head.Receiving; rc != nil && r.ID() == rc.From && !v.o.Faults.has(FaultBaseUnpinned) {
 		return &cairn.Error{Op: "give up", Subject: r.Name, Kind: cairn.KindBusy, Err: fmt.Errorf("a receive of %s stands on it", rc.To.Name),
 			Hint: "finish or abort the receive"}
 	}

@@ -265,7 +265,7 @@ func openOnce(ctx context.Context, fsys blockio.FS, o Options) (*Volume, error) 
 	v := &Volume{fs: fsys, o: o, log: l, store: l.State().Store.ID, sector: 512, flushes: newFlushes(),
 		readers: map[*Reader]struct{}{}, marked: &extent.Bitmap{}, dirty: &extent.Bitmap{}, kept: &extent.Bitmap{}}
 	v.inflight.cond.L = &v.mu
-	v.stack.fs = fsys
+	v.stack.fs, v.stack.early = fsys, o.Faults.has(FaultFreeEarly)
 	if err := v.start(ctx); err != nil {
 		return nil, failed("open volume", o.Name, errors.Join(err, v.release()))
 	}
