@@ -39,6 +39,7 @@ type activity struct {
 	log        *slog.Logger
 	send, recv *wrap.Bucket                   // bandwidth limits; nil without
 	lastName   string                         // of the last capture; used by the one run at a time
+	lastRun    uint64                         // likewise
 	live       atomic.Pointer[replicate.Live] // of the newest replication
 
 	opening sync.Mutex // guards opened
@@ -62,7 +63,21 @@ func (a *activity) verbs() []job.Verb {
 			verbs = append(verbs, job.Verb{Name: verbPrune, Always: true, Run: a.pruneHere})
 		}
 	}
+	for i := range verbs {
+		verbs[i].Run = a.anew(verbs[i].Run)
+	}
 	return verbs
+}
+
+// anew lets the first verb of a run see what others did since the last run.
+func (a *activity) anew(verb func(context.Context, job.Input) error) func(context.Context, job.Input) error {
+	return func(ctx context.Context, in job.Input) error {
+		if in.Run != a.lastRun {
+			a.lastRun = in.Run
+			a.here.renew()
+		}
+		return verb(ctx, in)
+	}
 }
 
 func (a *activity) captures() bool {

@@ -97,6 +97,15 @@ func (h *Here) ZFS(ctx context.Context) (*zfs.Place, error) {
 	return h.zfs, nil
 }
 
+// renew makes the listings that follow tell what is there now.
+func (h *Here) renew() {
+	h.opening.Lock()
+	defer h.opening.Unlock()
+	if h.zfs != nil {
+		h.zfs.Renew()
+	}
+}
+
 // remember is how long a listing of ZFS serves what is looked at one after another,
 // such as planning and pruning.
 const remember = 10 * time.Second

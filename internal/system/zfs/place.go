@@ -34,6 +34,7 @@ type Place struct {
 	known     table
 	users     map[reliance]int
 	lingering []*process // abandoned, and perhaps not ended
+	renewed   time.Time  // nothing that was listed before is listed from memory
 }
 
 // reliance is a version that a stream or a reader of this process relies on.
@@ -99,6 +100,14 @@ func openFailed(err error) error {
 		e.Kind, e.Hint = cairn.KindUnavailable, "load the kernel's module with `modprobe zfs`"
 	}
 	return e
+}
+
+// Renew makes every listing that follows a fresh one: what others did until now is
+// seen. Call it when a run begins; listings within the run may then serve each other.
+func (p *Place) Renew() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.renewed = time.Now()
 }
 
 // Close is for symmetry: a place keeps nothing open.

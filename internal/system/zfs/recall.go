@@ -55,10 +55,7 @@ func (s *side) datasets(ctx context.Context, q cairn.Query) iter.Seq2[*dataset, 
 	if p.o.Remember == 0 || ctx.Err() != nil {
 		return p.list(ctx, q)
 	}
-	horizon := s.since
-	if oldest := time.Now().Add(-p.o.Remember); oldest.After(horizon) {
-		horizon = oldest
-	}
+	horizon := p.horizon(s.since)
 	names, known := p.selected(q, horizon)
 	if !known {
 		return p.list(ctx, q)
@@ -68,6 +65,18 @@ func (s *side) datasets(ctx context.Context, q cairn.Query) iter.Seq2[*dataset, 
 		return p.list(ctx, q)
 	}
 	return p.mixed(ctx, q, names, missing, horizon)
+}
+
+// horizon is when a listing must have begun at the earliest to be told again.
+func (p *Place) horizon(since time.Time) time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, t := range []time.Time{p.renewed, time.Now().Add(-p.o.Remember)} {
+		if t.After(since) {
+			since = t
+		}
+	}
+	return since
 }
 
 // recall is what is known of a dataset, if it is all and not too old.
