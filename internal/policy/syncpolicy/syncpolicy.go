@@ -102,11 +102,12 @@ const (
 	Fsync
 	Manual
 	Unmount
+	Worn // the medium cannot be written any more
 )
 
 // String is the word that other LTFS software has for it in an index's creator.
 func (r Reason) String() string {
-	return [...]string{"", "Periodic Sync", "Sync on close", "Fsync", "Sync by EA", "Unmount"}[r]
+	return [...]string{"", "Periodic Sync", "Sync on close", "Fsync", "Sync by EA", "Unmount", "Write perm"}[r]
 }
 
 // Pace is how the budget stands.

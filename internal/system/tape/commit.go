@@ -157,10 +157,14 @@ func (t *Tape) commit(ctx context.Context, creator string, now time.Time) error 
 	if err := t.beforeData(ctx, data, func() *ltfs.Index { return &interim }); err != nil {
 		return err
 	}
-	if err := t.writeIndex(ctx, t.index, data, t.ends[data].end); err != nil {
-		return err
+	err := t.writeIndex(ctx, t.index, data, t.ends[data].end)
+	if err == nil {
+		err = t.writeIndexPartition(ctx, t.index)
 	}
-	if err := t.writeIndexPartition(ctx, t.index); err != nil {
+	if worn(err) {
+		return t.condemn(ctx, t.index, err)
+	}
+	if err != nil {
 		return err
 	}
 	t.dirty = false

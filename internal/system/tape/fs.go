@@ -175,7 +175,13 @@ func NewFS(ctx context.Context, t *Tape, o FSOptions) (*FS, error) {
 	if o.Index != nil {
 		ix, o.ReadOnly = o.Index, true
 	}
-	o.ReadOnly = o.ReadOnly || ix.Lock != ltfs.Unlocked
+	if !o.ReadOnly {
+		lock, err := t.lockText(ctx)
+		if err != nil {
+			return nil, err
+		}
+		o.ReadOnly = lock != ""
+	}
 	f := &FS{t: t, opt: o, log: o.Logger, cache: newRecordCache(t), done: make(chan struct{}), kick: make(chan struct{}, 1),
 		open: map[*Node]bool{}, written: map[*Node]bool{}, partial: map[*Node]bool{}, flushed: map[*Handle]time.Time{}, progress: make(chan struct{}), epoch: 1, snapshot: 1, left: -1}
 	f.ctx, f.stop = context.WithCancel(context.WithoutCancel(ctx))

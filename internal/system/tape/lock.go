@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"cairn"
@@ -27,6 +28,11 @@ const (
 var mediumLocks = map[byte]string{mediumUnlocked: "unlocked", mediumNoLock: "unlocked", mediumLocked: "locked", mediumPermLocked: "permlocked",
 	mediumErrorAny: "write error", mediumErrorData: "write error in the data partition", mediumErrorIndex: "write error in the index partition",
 	mediumErrorBothOf: "write errors in both partitions"}
+
+// hadWriteError reports whether the lock says that the medium is worn.
+func hadWriteError(lock byte) bool {
+	return lock == mediumErrorAny || lock >= mediumErrorData && lock <= mediumErrorBothOf
+}
 
 // MediumLock reads the lock that a medium's attributes tell of: 0, 3, …; a medium
 // without the attribute is not locked.
@@ -53,8 +59,11 @@ func (t *Tape) CheckWritable(ctx context.Context) error {
 		return err
 	}
 	hint := "cairn tape lock --unlock " + t.subject + " lifts the lock"
-	if lock == mediumLocks[mediumPermLocked] {
+	switch {
+	case lock == mediumLocks[mediumPermLocked]:
 		hint = "it can be read for ever, and never written again"
+	case strings.HasPrefix(lock, "write error"):
+		return t.fail("write tape", cairn.KindPermission, "copy it to another tape; "+hint+", for a try", "its medium had a %s", lock)
 	}
 	return t.fail("write tape", cairn.KindPermission, hint, "it is %s", lock)
 }
@@ -78,13 +87,15 @@ func (t *Tape) lockText(ctx context.Context) (string, error) {
 // SetLock locks or unlocks the volume: an index that says so in both partitions,
 // then the medium's attribute. A permanent lock is never lifted (KindPermission);
 // a volume that is out of order is not locked (KindDamaged). What is so already is
-// not written again.
+// not written again; unlocking a worn medium takes its mark away, and nothing else.
 func (t *Tape) SetLock(ctx context.Context, lock ltfs.Lock, creator string, now time.Time) error {
 	const op = "lock tape"
 	value, text, err := MediumLock(ctx, t.drive)
 	switch {
 	case err != nil:
 		return err
+	case hadWriteError(value) && lock == ltfs.Unlocked && t.index.Lock == ltfs.Unlocked:
+		return t.drive.SetAttribute(ctx, 0, ltfs.AttrLock, 0, []byte{mediumUnlocked}) // the tape itself says nothing of it, and may need a repair first
 	case len(t.notes) > 0:
 		return t.fail(op, cairn.KindDamaged, "cairn tape check --repair first", "it is out of order")
 	case (t.index.Lock == ltfs.PermLocked || value == mediumPermLocked) && lock != ltfs.PermLocked:

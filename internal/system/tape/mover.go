@@ -2,6 +2,7 @@ package tape
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -28,6 +29,7 @@ type mover struct {
 	busy  bool
 	begun time.Time // of the call under way
 	stuck error     // a call does not return
+	worn  [2]bool   // by partition: the medium said that it cannot be written there any more
 
 	at    drive.Position // where the drive stands; who has the drive uses it
 	known bool           // at is where the drive stands; as above
@@ -126,6 +128,22 @@ func (m *mover) since() time.Time {
 	return m.begun
 }
 
+// noteWear remembers where the medium cannot be written any more.
+func (m *mover) noteWear(part int, err error) {
+	if errors.Is(err, drive.ErrUnwritable) && part < len(m.worn) {
+		m.mu.Lock()
+		m.worn[part] = true
+		m.mu.Unlock()
+	}
+}
+
+// wearOf reports whether a partition cannot be written any more.
+func (m *mover) wearOf(part int) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.worn[part]
+}
+
 // forget says that the drive was moved by somebody else.
 func (m *mover) forget() {
 	_ = m.do("use", func() error {
@@ -160,6 +178,7 @@ func (m *mover) write(ctx context.Context, at drive.Position, record []byte) (dr
 		if err == nil {
 			m.passed(at)
 		}
+		m.noteWear(at.Partition, err)
 		return w, err
 	})
 }
@@ -172,6 +191,7 @@ func (m *mover) filemark(ctx context.Context, at drive.Position, immediate bool)
 			return err
 		}
 		if err := m.drive.WriteFilemarks(ctx, 1, immediate); err != nil {
+			m.noteWear(at.Partition, err)
 			return err
 		}
 		m.passed(at)
@@ -191,7 +211,11 @@ func (m *mover) filemark(ctx context.Context, at drive.Position, immediate bool)
 
 // flush waits until what was written is on the medium.
 func (m *mover) flush(ctx context.Context) error {
-	return m.do("flush", func() error { return m.drive.WriteFilemarks(ctx, 0, false) })
+	return m.do("flush", func() error {
+		err := m.drive.WriteFilemarks(ctx, 0, false)
+		m.noteWear(m.at.Partition, err)
+		return err
+	})
 }
 
 // read reads a record. After KindStuck p is not to be used again: the drive may

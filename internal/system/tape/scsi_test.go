@@ -191,6 +191,9 @@ func stillGood(t *testing.T, medium *faketape.Tape, dir, what string) {
 		t.Errorf("%s: %v", what, err)
 		return
 	}
+	if err := v.SetLock(t.Context(), ltfs.Unlocked, "test", time.Unix(3, 0)); err != nil && !errors.Is(err, cairn.KindDamaged) {
+		t.Errorf("%s: unlocking: %v", what, err)
+	}
 	if _, err := v.Recover(t.Context(), false, "test", time.Unix(3, 0)); err != nil {
 		t.Errorf("%s: recovery: %v", what, err)
 	}

@@ -359,19 +359,27 @@ func (f *FS) attemptDone(ix *ltfs.Index, served []*ask, both bool) {
 
 // attemptFailed records a failure. What was not written stays, and is tried again.
 func (f *FS) attemptFailed(err error, served []*ask) {
+	if worn(err) {
+		f.condemn(err, served)
+		return
+	}
 	f.endUnknown = true
 	resync := f.atEnd()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.sync.Failures++
-	f.sync.LastFailure, f.sync.Err, f.sync.LastErr = time.Now(), err, err
 	if kind := cairn.KindOf(resync); f.broken == nil && (kind == cairn.KindDamaged || kind == cairn.KindConflict) {
 		f.broken, err = resync, resync
-		f.sync.Err, f.sync.LastErr = resync, resync
 	}
-	if f.sync.Failures == 1 || f.broken != nil {
+	if f.sync.Failures == 0 || f.broken != nil {
 		f.log.Warn("the tape could not be written", "tape", f.t.subject, "error", err, "files", f.risk.Files)
 	}
+	f.failed(err, served)
+}
+
+// failed enters a failure and tells everybody who waits. The caller holds mu.
+func (f *FS) failed(err error, served []*ask) {
+	f.sync.Failures++
+	f.sync.LastFailure, f.sync.Err, f.sync.LastErr = time.Now(), err, err
 	f.risk, f.pending, f.writing = f.pending.and(f.risk), Risk{}, false
 	f.answer(served, err)
 	f.answer(f.joined, err)

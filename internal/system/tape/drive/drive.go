@@ -38,6 +38,11 @@ var (
 	ErrEndOfData = errors.New("end of data")
 )
 
+// ErrUnwritable is the cause of an error of Write or WriteFilemarks that will come
+// again however often it is tried: the medium is worn there. The rest of it can be
+// read, and another partition may still be written.
+var ErrUnwritable = errors.New("the medium cannot be written here")
+
 // Position is a place on the medium. Partitions are numbered from 0, blocks from
 // the beginning of their partition, filemarks included.
 type Position struct {

@@ -22,6 +22,8 @@ const (
 	senseUnknownOpcode    = 0x052000
 	senseUnknownField     = 0x052400
 	senseUnknownParameter = 0x052600
+	senseWriteExcessive   = 0x030302
+	senseWriteError       = 0x030c00
 	senseNoAttribute      = senseUnknownField // what READ ATTRIBUTE says of one that is not there
 )
 
@@ -35,8 +37,8 @@ var meanings = map[int]meaning{
 	0x023aff:           {cairn.KindNotFound, "there is no medium in the drive", "insert one"},
 	0x02ffff:           {cairn.KindUnavailable, "the drive is not ready", powerHint},
 
-	0x030302: {cairn.KindIO, "the medium cannot be written here", "the tape can be read; write to another"},
-	0x030c00: {cairn.KindIO, "the medium cannot be written here", "the tape can be read; write to another"},
+	senseWriteExcessive: {cairn.KindIO, "the medium cannot be written here", "the tape can be read; write to another"},
+	senseWriteError:     {cairn.KindIO, "the medium cannot be written here", "the tape can be read; write to another"},
 	0x0311ff: {cairn.KindIO, "the medium cannot be read here", "clean the drive, or read the tape in another one"},
 	0x0330ff: {cairn.KindUnsupported, "this drive cannot use this medium", "check the generations of drive and tape"},
 	0x0350ff: {cairn.KindIO, "records cannot be appended here", "cairn tape check says how the tape ends"},
@@ -86,6 +88,12 @@ type senseError struct {
 	command string
 	sense   scsi.Sense
 	text    string
+}
+
+// Is tells an error of the medium that no repetition mends.
+func (e *senseError) Is(target error) bool {
+	code := e.sense.Code()
+	return target == ErrUnwritable && (code == senseWriteExcessive || code == senseWriteError) //nolint:errorlint // errors.Is asks for exactly this
 }
 
 func (e *senseError) Error() string {
