@@ -74,6 +74,7 @@ type Info struct {
 	Sends      map[DatasetKind][]Format // formats a sender makes, best first
 	Accepts    map[DatasetKind][]Format // formats a receiver takes, best first
 	Several    map[DatasetKind]int      // versions that one stream may carry at most, by kind; without an entry, one
+	Clones     []DatasetKind            // kinds of which a clone is sent, or received, as one (Step.Origin)
 	AppendOnly bool                     // clients can neither destroy nor rewrite what they sent
 	Keep       []KeepRule               // retention the place applies by itself; plans leave out what it would destroy
 }
@@ -135,7 +136,9 @@ type Receiver interface {
 	// its parents) when it does not exist. It closes the body in every case. On
 	// error nothing is visible; what arrived is kept as Listing.Partial where the
 	// format can resume, and old versions are untouched. Receiving a version that
-	// is already there with the same GUID fails with KindExists.
+	// is already there with the same GUID fails with KindExists. A stream with an
+	// Origin makes the dataset as a clone of the snapshot with From's GUID there;
+	// KindConflict when that snapshot or a dataset of the name stands in the way.
 	Receive(ctx context.Context, s *Stream, o ReceiveOptions) (Received, error)
 
 	// Abort gives up a pending partial receive and returns the dataset to its
@@ -234,7 +237,9 @@ type Resizer interface {
 
 // Renamer renames datasets.
 type Renamer interface {
-	// Rename gives the dataset a new name; KindExists when it is taken.
+	// Rename gives the dataset a new name, and what lies below it goes along;
+	// KindExists when the name is taken. Parents that are missing are made, as a
+	// receive makes them.
 	Rename(ctx context.Context, from, to string) error
 }
 

@@ -14,6 +14,7 @@ const (
 // Step is one transfer: From (zero for a full stream) over Via to To.
 type Step struct {
 	Dataset string // name at the sender
+	Origin  string // the dataset of From, when the stream makes a clone of it; empty: Dataset itself
 	From    VersionID
 	Via     []VersionID // versions between From and To that the stream also carries
 	To      VersionID
@@ -27,6 +28,7 @@ type StreamHeader struct {
 	Format  Format
 	Dataset string // name at the receiver's side of all wrappers
 	Kind    DatasetKind
+	Origin  string // as in Step, at the receiver's side
 	From    VersionID
 	Via     []Version
 	To      Version

@@ -87,11 +87,18 @@ type Dataset struct {
 	ID          GUID   // identity of the dataset itself; survives a rename
 	Size        int64  // bytes a reader of the head sees; 0 for filesystems
 	Parent      string // name of the parent dataset, empty at the root
+	Origin      Origin // of a clone; zero: it is none, or the place does not tell
 	Placeholder bool   // exists only to hold children
 	Encrypted   bool
 	Sealed      bool   // a replica: the head takes no writes but a receive's
 	State       State  // ok, degraded, damaged, unverified
 	Why         string // one sentence when State is not ok
+}
+
+// Origin is the snapshot that a clone was made of.
+type Origin struct {
+	Dataset string // at the same place; empty when the caller may not see it
+	VersionID
 }
 
 // VersionID refers to a version by name and GUID together: one snapshot and

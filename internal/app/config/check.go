@@ -33,7 +33,7 @@ func (r *reading) check(c *Config) {
 }
 
 // Phases of the verbs that a watchdog limit can name.
-var phases = []string{"list", "plan", "estimate", "lease", "abort", "hook", "capture", "send", "receive", "commit", "confirm", "bookmark", "destroy", "read", "verify"}
+var phases = []string{"list", "plan", "estimate", "rename", "lease", "abort", "hook", "capture", "send", "receive", "commit", "confirm", "bookmark", "destroy", "read", "verify"}
 
 func (r *reading) checkWatchdog(w *Watchdog) {
 	for phase := range w.Phases {

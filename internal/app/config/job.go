@@ -169,6 +169,7 @@ func (b BandwidthLimit) Limited() bool { return b.Max >= 0 }
 type Replication struct {
 	Protection  Protection  `yaml:"protection" doc:"which versions are held while they may be needed"`
 	Concurrency Concurrency `yaml:"concurrency" doc:"how much runs at once"`
+	Clones      string      `yaml:"clones" default:"keep" values:"keep copy" doc:"a ZFS clone begins as a clone at the receiver where that has its origin, or is always sent whole"`
 }
 
 // Protection names what a step must be protected for.
@@ -186,6 +187,7 @@ type Concurrency struct {
 // ConflictResolution says what to do when the sides disagree.
 type ConflictResolution struct {
 	InitialReplication string `yaml:"initial_replication" default:"most_recent" values:"most_recent all fail" doc:"which versions of a dataset the receiver does not have yet are sent"`
+	Renamed            string `yaml:"renamed" default:"follow" values:"follow fail" doc:"a dataset that the receiver has under another name, by its GUIDs, is renamed there, or is an error; it is never sent anew"`
 }
 
 // Pruning says what is kept. No rules keep everything; a version goes only when

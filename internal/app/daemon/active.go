@@ -308,6 +308,10 @@ func (a *activity) replication(e *ends) (replicate.Options, error) {
 	if err != nil {
 		return replicate.Options{}, err
 	}
+	renamed, err := plan.ParseRenamed(a.job.ConflictResolution.Renamed)
+	if err != nil {
+		return replicate.Options{}, err
+	}
 	var protect replicate.Protection
 	if protect.Initial, err = replicate.ParseGuarantee(a.job.Replication.Protection.Initial); err != nil {
 		return replicate.Options{}, err
@@ -318,7 +322,7 @@ func (a *activity) replication(e *ends) (replicate.Options, error) {
 	live, limits := &replicate.Live{}, a.limits()
 	a.live.Store(live)
 	limits.Quarantine = a.quarantine
-	return replicate.Options{Sender: e.sender, Receiver: e.receiver, Filter: cairn.All, Owner: a.job.Name, Initial: initial,
+	return replicate.Options{Sender: e.sender, Receiver: e.receiver, Filter: cairn.All, Owner: a.job.Name, Initial: initial, CopyClones: a.job.Replication.Clones == "copy", Renamed: renamed,
 		Protect: protect, ReceiverKeep: a.job.Pruning.KeepReceiver, Steps: a.job.Replication.Concurrency.Steps,
 		Watchdog: limits, Live: live, Log: a.log}, nil
 }

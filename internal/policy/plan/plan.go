@@ -9,6 +9,10 @@
 // cut is continued first when what it came from and leads to is still right;
 // otherwise the plan says why it has to be given up.
 //
+// A dataset that is a clone at the sender, and new at the receiver, is sent on its
+// origin, so that it becomes a clone there too, where the caller found the origin's
+// version (Options.Origin); otherwise it is sent whole, and the plan says why.
+//
 // Places that keep streams (archives) can send only those: the plan then walks
 // over stored streams, choosing the cheapest chain that leads to the newest
 // version.
@@ -56,12 +60,19 @@ type Options struct {
 	Until   cairn.VersionID // the version to end at, at the sender; zero is the newest
 	Several int             // versions that one step may carry; 0 is 1
 	Accept  []cairn.Format  // what the receiver takes, to choose among stored streams; nil takes all
+	Origin  Origin          // whether a clone's origin is at the receiver
 
 	// LeaveOut says which candidates the receiver would destroy in the same run,
 	// and in which words; "" sends one. held are the receiver's snapshots, the
 	// candidates follow them, oldest first, and the last one is sent whatever it
 	// says. nil sends all.
 	LeaveOut func(held, candidates []cairn.Version) []string
+}
+
+// Origin says what a caller knows of the snapshot that a sender's clone stands on.
+type Origin struct {
+	There bool   // the receiver has it, and can make a clone of it
+	Why   string // it is not so; one sentence
 }
 
 // Plan is what to do for one dataset.
@@ -71,6 +82,7 @@ type Plan struct {
 	Base    cairn.VersionID // what the receiver has, by its name at the sender; zero when Initial
 	Abort   string          // why the receiver's cut receive must be given up first; "" when it need not
 	Steps   []cairn.Step    // in order; none: it is up to date
+	Whole   string          // why a clone is sent whole, to be a dataset of its own; "" of what is no clone, or stays one
 	LeftOut []LeftOut
 }
 
@@ -115,6 +127,7 @@ type planner struct {
 	sender, receiver *cairn.Listing
 	base             *cairn.Version  // at the sender; nil when initial
 	newest           *cairn.Version  // the receiver's newest snapshot; nil when initial
+	origin           cairn.Origin    // what the first stream makes a clone of; zero: of nothing
 	candidates       []cairn.Version // sender snapshots still to send, oldest first
 	plan             Plan
 }
@@ -123,6 +136,7 @@ func (p *planner) findBase() error {
 	p.newest = newestSnapshot(p.receiver.Versions)
 	if p.newest == nil {
 		p.plan.Initial = true
+		p.findOrigin()
 		return nil
 	}
 	if p.base = byGUID(p.sender.Versions, p.newest.GUID); p.base == nil {
@@ -130,6 +144,22 @@ func (p *planner) findBase() error {
 	}
 	p.plan.Base = p.base.VersionID
 	return nil
+}
+
+// findOrigin decides whether what the receiver has nothing of begins as a clone.
+func (p *planner) findOrigin() {
+	o := p.sender.Dataset.Origin
+	switch {
+	case o.IsZero():
+	case o.Dataset == "":
+		p.plan.Whole = "its origin is not among what is replicated"
+	case p.receiver.Dataset.Placeholder:
+		p.plan.Whole = "the receiver has a placeholder under its name"
+	case !p.Options.Origin.There:
+		p.plan.Whole = p.Options.Origin.Why
+	default:
+		p.origin = o
+	}
 }
 
 func newestSnapshot(versions []cairn.Version) *cairn.Version {
@@ -221,7 +251,7 @@ func (p *planner) resume() {
 		p.plan.Abort = why
 		return
 	}
-	p.plan.Steps = []cairn.Step{{Dataset: p.plan.Dataset, From: from, To: to.VersionID, Resume: cut.Token, Size: -1}}
+	p.plan.Steps = []cairn.Step{{Dataset: p.plan.Dataset, Origin: p.origin.Dataset, From: from, To: to.VersionID, Resume: cut.Token, Size: -1}}
 	p.candidates = slices.DeleteFunc(p.candidates, func(v cairn.Version) bool { return v.Order <= to.Order })
 }
 
@@ -239,8 +269,13 @@ func (p *planner) resumable(cut *cairn.Partial) (to *cairn.Version, from cairn.V
 		return nil, from, fmt.Sprintf("%s (GUID %s), which it was receiving, cannot be sent any more", cut.To, cut.To.GUID)
 	}
 	var have cairn.GUID
-	if p.newest != nil {
+	switch {
+	case p.newest != nil:
 		have, from = p.newest.GUID, p.base.VersionID
+	case cut.From.GUID == 0:
+		p.origin = cairn.Origin{} // it began as a dataset of its own, and may go on so
+	default:
+		have, from = p.origin.GUID, p.origin.VersionID
 	}
 	if cut.From.GUID != have {
 		return nil, from, fmt.Sprintf("it was received on GUID %s, and the newest version there is GUID %s", cut.From.GUID, have)
@@ -278,9 +313,12 @@ func (p *planner) leaveOut() {
 // steps makes one step of each candidate, or of several that follow each other at
 // the sender, from a snapshot on.
 func (p *planner) steps() {
-	from := p.plan.Base
+	from, origin := p.plan.Base, p.origin.Dataset
+	if origin != "" {
+		from = p.origin.VersionID
+	}
 	if n := len(p.plan.Steps); n > 0 {
-		from = p.plan.Steps[n-1].To
+		from, origin = p.plan.Steps[n-1].To, ""
 	}
 	position := p.positions()
 	p.plan.Steps = slices.Grow(p.plan.Steps, len(p.candidates))
@@ -290,9 +328,9 @@ func (p *planner) steps() {
 			s := &p.plan.Steps[last]
 			s.Via, s.To = append(s.Via, s.To), v.VersionID
 		} else {
-			p.plan.Steps = append(p.plan.Steps, cairn.Step{Dataset: p.plan.Dataset, From: from, To: v.VersionID, Size: -1})
+			p.plan.Steps = append(p.plan.Steps, cairn.Step{Dataset: p.plan.Dataset, Origin: origin, From: from, To: v.VersionID, Size: -1})
 		}
-		from = v.VersionID
+		from, origin = v.VersionID, ""
 	}
 }
 
@@ -313,6 +351,6 @@ func (p *planner) positions() map[cairn.VersionID]int {
 // joins reports whether the step may go on to v: a stream of several versions
 // carries every snapshot from its base on, which is a snapshot itself.
 func (p *planner) joins(s *cairn.Step, position map[cairn.VersionID]int, v cairn.Version) bool {
-	return position != nil && s.Resume == nil && s.From.IsSnapshot() && len(s.Via)+2 <= p.Several &&
+	return position != nil && s.Resume == nil && s.Origin == "" && s.From.IsSnapshot() && len(s.Via)+2 <= p.Several &&
 		position[v.VersionID] == position[s.To]+1 && (len(s.Via) > 0 || position[s.To] == position[s.From]+1)
 }

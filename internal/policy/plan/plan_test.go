@@ -44,7 +44,7 @@ func listing(t *testing.T, words string) *cairn.Listing {
 func render(p plan.Plan) string {
 	var steps []string
 	for _, s := range p.Steps {
-		text := s.From.Name + ">"
+		text := s.Origin + s.From.Name + ">"
 		for _, v := range s.Via {
 			text += v.Name + "+"
 		}
@@ -258,5 +258,59 @@ func TestParseInitial(t *testing.T) {
 	}
 	if _, err := plan.ParseInitial("newest"); !errors.Is(err, cairn.KindConfig) {
 		t.Errorf("%v", err)
+	}
+}
+
+// A clone begins on its origin where the receiver has that, and says so where not.
+func TestClones(t *testing.T) {
+	there := plan.Options{Origin: plan.Origin{There: true}, Several: 9}
+	of := cairn.Origin{Dataset: "o", VersionID: cairn.VersionID{Name: "@s", GUID: 77}}
+	cut := func(from, to cairn.GUID) *cairn.Partial {
+		return &cairn.Partial{From: cairn.VersionID{GUID: from}, To: cairn.VersionID{Name: "@a", GUID: to}, Token: []byte("t")}
+	}
+	all := there
+	all.Initial = plan.All
+	for _, c := range []struct {
+		name        string
+		origin      cairn.Origin
+		o           plan.Options
+		receiver    string
+		placeholder bool
+		partial     *cairn.Partial
+		want        string
+		whole       string
+		abort       string
+	}{
+		{name: "as a clone", origin: of, o: there, receiver: "-", want: "o@s>@c"},
+		{name: "as a clone, all versions", origin: of, o: all, receiver: "-", want: "o@s>@a @a>@b+@c"},
+		{name: "no clone", o: there, receiver: "-", want: ">@c"},
+		{name: "the origin is not there", origin: of, o: plan.Options{Origin: plan.Origin{Why: "no such version"}}, receiver: "-", want: ">@c", whole: "no such version"},
+		{name: "the origin is out of sight", origin: cairn.Origin{VersionID: of.VersionID}, o: there, receiver: "-", want: ">@c", whole: "not among"},
+		{name: "in place of a placeholder", origin: of, o: there, placeholder: true, want: ">@c", whole: "placeholder"},
+		{name: "later it is one of many", origin: of, o: there, receiver: "@a,1", want: "@a>@b+@c"},
+		{name: "a cut clone goes on", origin: of, o: there, partial: cut(77, 1), want: "resume o@s>@a @a>@b @b>@c"},
+		{name: "a cut whole one goes on", origin: of, o: there, partial: cut(0, 1), want: "resume >@a @a>@b @b>@c"},
+		{name: "cut on another origin", origin: of, o: there, partial: cut(78, 1), want: "o@s>@c", abort: "received on GUID"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			sender := listing(t, "@a,1 @b,2 @c,3")
+			sender.Dataset.Origin = c.origin
+			var receiver *cairn.Listing
+			if c.receiver != "-" {
+				receiver = listing(t, c.receiver)
+				receiver.Partial, receiver.Dataset.Placeholder = c.partial, c.placeholder
+			}
+			o := c.o
+			if c.partial != nil {
+				o.Several = 0
+			}
+			p, err := plan.Dataset(sender, receiver, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if render(p) != c.want || !strings.Contains(p.Whole, c.whole) || (p.Whole == "") != (c.whole == "") || !strings.Contains(p.Abort, c.abort) || (p.Abort == "") != (c.abort == "") {
+				t.Errorf("steps %q, whole %q, abort %q; want %q, %q, %q", render(p), p.Whole, p.Abort, c.want, c.whole, c.abort)
+			}
+		})
 	}
 }

@@ -54,6 +54,8 @@ func codeDataset(c *coder, d *cairn.Dataset) {
 	c.guid(&d.ID)
 	c.int(&d.Size)
 	text(c, &d.Parent)
+	text(c, &d.Origin.Dataset)
+	codeVersionID(c, &d.Origin.VersionID)
 	c.bool(&d.Placeholder)
 	c.bool(&d.Encrypted)
 	c.bool(&d.Sealed)
@@ -76,6 +78,7 @@ func codeQuery(c *coder, q *cairn.Query) {
 
 func codeStep(c *coder, s *cairn.Step) {
 	text(c, &s.Dataset)
+	text(c, &s.Origin)
 	codeVersionID(c, &s.From)
 	list(c, &s.Via, minVersionID, codeVersionID)
 	codeVersionID(c, &s.To)
@@ -84,12 +87,13 @@ func codeStep(c *coder, s *cairn.Step) {
 	list(c, &s.Media, 1, text[string])
 }
 
-const minStep = 23 // bytes
+const minStep = 24 // bytes
 
 func codeHeader(c *coder, h *cairn.StreamHeader) {
 	text(c, &h.Format)
 	text(c, &h.Dataset)
 	small(c, &h.Kind)
+	text(c, &h.Origin)
 	codeVersionID(c, &h.From)
 	list(c, &h.Via, minVersion, codeVersion)
 	codeVersion(c, &h.To)
@@ -163,6 +167,7 @@ func codeInfo(c *coder, i *cairn.Info) {
 	codeFormats(c, &i.Sends)
 	codeFormats(c, &i.Accepts)
 	codeSeveral(c, &i.Several)
+	list(c, &i.Clones, 1, small[cairn.DatasetKind])
 	c.bool(&i.AppendOnly)
 	list(c, &i.Keep, 7, codeKeepRule)
 }

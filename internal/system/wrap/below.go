@@ -2,6 +2,7 @@ package wrap
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"slices"
 	"strings"
@@ -150,6 +151,7 @@ func (b *below) List(ctx context.Context, q cairn.Query) iter.Seq2[*cairn.Listin
 				continue
 			}
 			l.Dataset.Name, l.Dataset.Parent = name, b.up(l.Dataset.Parent)
+			l.Dataset.Origin.Dataset = b.up(l.Dataset.Origin.Dataset)
 			if !yield(l, nil) {
 				return
 			}
@@ -158,7 +160,10 @@ func (b *below) List(ctx context.Context, q cairn.Query) iter.Seq2[*cairn.Listin
 }
 
 func (b *below) Send(ctx context.Context, step cairn.Step, accept []cairn.Format) (s *cairn.Stream, err error) {
-	name := step.Dataset
+	name, origin := step.Dataset, step.Origin
+	if step.Origin, err = b.origin(origin); err != nil {
+		return nil, err
+	}
 	err = b.at(name, func(full string) error {
 		step.Dataset = full
 		s, err = b.ep.Sender.Send(ctx, step, accept)
@@ -168,18 +173,27 @@ func (b *below) Send(ctx context.Context, step cairn.Step, accept []cairn.Format
 		return nil, err
 	}
 	out := *s
-	out.Header.Dataset = name
+	out.Header.Dataset, out.Header.Origin = name, origin
 	return &out, nil
+}
+
+// origin is the place's name of a clone's origin, empty for what is no clone.
+func (b *below) origin(name string) (string, error) {
+	if name == "" {
+		return "", nil
+	}
+	return b.down(name)
 }
 
 func (b *below) Receive(ctx context.Context, s *cairn.Stream, o cairn.ReceiveOptions) (r cairn.Received, err error) {
 	full, err := b.down(s.Header.Dataset)
-	if err != nil {
+	origin, oerr := b.origin(s.Header.Origin)
+	if err = errors.Join(err, oerr); err != nil {
 		_ = s.Body.Close() // what was refused was not read
 		return cairn.Received{}, err
 	}
 	in := *s
-	in.Header.Dataset = full
+	in.Header.Dataset, in.Header.Origin = full, origin
 	r, err = b.ep.Receiver.Receive(ctx, &in, o)
 	return r, b.clean(err)
 }
@@ -249,6 +263,9 @@ func (b *below) Estimate(ctx context.Context, steps []cairn.Step) ([]int64, erro
 			return nil, err
 		}
 		steps[i].Dataset = full
+		if steps[i].Origin, err = b.origin(steps[i].Origin); err != nil {
+			return nil, err
+		}
 	}
 	sizes, err := b.ep.Estimates.Estimate(ctx, steps)
 	return sizes, b.clean(err)

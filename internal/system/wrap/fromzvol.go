@@ -55,6 +55,9 @@ func (f fromZvol) translation(ctx context.Context, s *cairn.Stream) (*volumeBody
 	if len(h.Via) > 0 {
 		return fail(cairn.KindUnsupported, "send one step per version", "a volume takes one version at a time, the stream carries %d", len(h.Via)+1)
 	}
+	if h.Origin != "" {
+		return fail(cairn.KindUnsupported, "send it whole", "a volume is no clone of another one")
+	}
 	b := &volumeBody{ctx: ctx, ep: f.ep, header: h, below: &counted{body: s.Body}}
 	in, err := zfsstream.NewVolumeReader(b.below)
 	if err != nil {

@@ -90,6 +90,9 @@ type leasedSender struct{ *session }
 
 func (s leasedSender) Send(ctx context.Context, step cairn.Step, accept []cairn.Format) (*cairn.Stream, error) {
 	ids := append([]cairn.VersionID{step.From, step.To}, step.Via...)
+	if step.Origin != "" { // its dataset cannot lose it while the clone is there
+		ids = ids[1:]
+	}
 	release, err := s.table.hold("send", step.Dataset, "it is being sent", ids...)
 	if err != nil {
 		return nil, err

@@ -62,12 +62,23 @@ func (s *selected) see(op, dataset string) error {
 		Err: errors.New("there is no such dataset for your identity"), Hint: "'cairn list' shows what you may see; the job at the other side selects it"}
 }
 
+// seeStep is see for all that a step names.
+func (s *selected) seeStep(op string, step cairn.Step) error {
+	if err := s.see(op, step.Dataset); err != nil || step.Origin == "" {
+		return err
+	}
+	return s.see(op, step.Origin)
+}
+
 // List implements cairn.Lister.
 func (s *selected) List(ctx context.Context, q cairn.Query) iter.Seq2[*cairn.Listing, error] {
 	return func(yield func(*cairn.Listing, error) bool) {
 		for l, err := range s.ep.Lister.List(ctx, q) {
 			if err == nil && !s.filter.Match(l.Dataset.Name) {
 				continue
+			}
+			if err == nil && !s.filter.Match(l.Dataset.Origin.Dataset) {
+				l.Dataset.Origin.Dataset = ""
 			}
 			if !yield(l, err) {
 				return
@@ -78,7 +89,7 @@ func (s *selected) List(ctx context.Context, q cairn.Query) iter.Seq2[*cairn.Lis
 
 // Send implements cairn.Sender.
 func (s *selected) Send(ctx context.Context, step cairn.Step, accept []cairn.Format) (*cairn.Stream, error) {
-	if err := s.see("send", step.Dataset); err != nil {
+	if err := s.seeStep("send", step); err != nil {
 		return nil, err
 	}
 	return s.ep.Sender.Send(ctx, step, accept)
@@ -116,7 +127,7 @@ func (s *selected) SetLease(ctx context.Context, set cairn.LeaseSet) error {
 // Estimate implements cairn.Estimator.
 func (s *selected) Estimate(ctx context.Context, steps []cairn.Step) ([]int64, error) {
 	for _, step := range steps {
-		if err := s.see("estimate", step.Dataset); err != nil {
+		if err := s.seeStep("estimate", step); err != nil {
 			return nil, err
 		}
 	}

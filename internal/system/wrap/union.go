@@ -132,6 +132,9 @@ func (u *union) list(ctx context.Context, side int, q cairn.Query) iter.Seq2[*ca
 			if err == nil && !wanted.Match(l.Dataset.Name) {
 				continue
 			}
+			if err == nil && !s.Filter.Match(l.Dataset.Origin.Dataset) {
+				l.Dataset.Origin.Dataset = ""
+			}
 			if !yield(l, err) {
 				return
 			}

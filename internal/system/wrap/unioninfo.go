@@ -19,8 +19,22 @@ func (u *union) info() cairn.Info {
 		info.Sends = merged(info.Sends, s.Endpoint.Info.Sends)
 		info.Accepts = merged(info.Accepts, s.Endpoint.Info.Accepts)
 	}
-	info.Several = u.several()
+	info.Several, info.Clones = u.several(), u.clones()
 	return info
+}
+
+// clones are the kinds of which all sides that know the kind keep clones as clones.
+func (u *union) clones() []cairn.DatasetKind {
+	keeps := map[cairn.DatasetKind]bool{}
+	for _, s := range u.sides {
+		i := s.Endpoint.Info
+		for kind := range merged(maps.Clone(i.Sends), i.Accepts) {
+			before, known := keeps[kind]
+			keeps[kind] = (before || !known) && slices.Contains(i.Clones, kind)
+		}
+	}
+	maps.DeleteFunc(keeps, func(_ cairn.DatasetKind, all bool) bool { return !all })
+	return slices.Sorted(maps.Keys(keeps))
 }
 
 // several is, for each kind, what all sides that know the kind take in one stream.

@@ -82,7 +82,7 @@ func (p *Place) Endpoint(job Job) *cairn.Endpoint {
 	accepts := maps.Clone(formats)
 	accepts[cairn.KindVolume] = []cairn.Format{cairn.FormatZFS} // one that a volume's place makes arrives as a zvol
 	several := map[cairn.DatasetKind]int{cairn.KindFilesystem: manyVersions, cairn.KindZvol: manyVersions}
-	ep := &cairn.Endpoint{Info: cairn.Info{Place: p.o.Name, Sends: formats, Accepts: accepts, Several: several},
+	ep := &cairn.Endpoint{Info: cairn.Info{Place: p.o.Name, Sends: formats, Accepts: accepts, Several: several, Clones: slices.Sorted(maps.Keys(formats))},
 		Lister: s, Sender: s, Receiver: s, Snapshots: s, Bookmarks: s, Destroys: s, Leases: s, Estimates: s, Rollbacks: s, Resizes: s, Renames: s, Seals: s}
 	if p.o.Devices != "" {
 		ep.Blocks = s
@@ -113,7 +113,7 @@ func (s *side) Estimate(ctx context.Context, steps []cairn.Step) ([]int64, error
 	sizes := make([]int64, len(steps))
 	for i, step := range steps {
 		ids := []cairn.VersionID{step.To}
-		if !step.From.IsZero() {
+		if !step.From.IsZero() && step.Origin == "" {
 			ids = append(ids, step.From)
 		}
 		d, err := s.place.whole(ctx, "estimate", step.Dataset, ids...)
@@ -133,7 +133,10 @@ func (d *dataset) estimate(step cairn.Step) int64 {
 	if step.From.IsZero() {
 		return to.numbers[referenced]
 	}
-	from, sum := d.find(step.From.Name).order, int64(0)
+	from, sum := uint64(0), int64(0)
+	if step.Origin == "" { // the first snapshot of a clone counts from its origin
+		from = d.find(step.From.Name).order
+	}
 	for i := range d.versions {
 		if v := &d.versions[i]; v.kind == "snapshot" && v.order > from && v.order <= to.order {
 			sum += v.numbers[written]
@@ -157,7 +160,7 @@ func (d *dataset) partial() *cairn.Partial {
 		}
 	}
 	if p.From.IsZero() {
-		p.From.GUID = t.FromGUID
+		p.From.GUID = t.FromGUID // of a clone: a version of its origin
 	}
 	return p
 }

@@ -244,7 +244,7 @@ func (a *assembler) flush(ctx context.Context, all bool) error {
 	for !all && ready > 0 && strings.HasPrefix(a.last, a.open[ready-1].name()) {
 		ready--
 	}
-	if err := a.place.fillHolds(ctx, a.open[:ready]); err != nil {
+	if err := errors.Join(a.place.fillHolds(ctx, a.open[:ready]), a.place.fillOrigins(ctx, a.open[:ready])); err != nil {
 		return err
 	}
 	for _, d := range a.open[:ready] {

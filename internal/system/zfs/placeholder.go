@@ -29,10 +29,10 @@ func (p *Place) Placeholder(ctx context.Context, name string) (bool, error) {
 }
 
 // parents makes placeholders for the parents of a dataset that are not there.
-func (r *receive) parents(ctx context.Context, name string) error {
+func (s *side) parents(ctx context.Context, op, name string) error {
 	var missing []string
 	for above := parent(name); above != ""; above = parent(above) {
-		_, err := r.place.look(ctx, "receive", above)
+		_, err := s.place.look(ctx, op, above)
 		if err == nil {
 			break
 		}
@@ -43,9 +43,9 @@ func (r *receive) parents(ctx context.Context, name string) error {
 	}
 	for _, above := range slices.Backward(missing) {
 		if parent(above) == "" {
-			return &cairn.Error{Op: "receive", Subject: name, Kind: cairn.KindNotFound, Err: fmt.Errorf("there is no pool %s", above), Hint: "import or create it; `zpool list` shows what there is"}
+			return &cairn.Error{Op: op, Subject: name, Kind: cairn.KindNotFound, Err: fmt.Errorf("there is no pool %s", above), Hint: "import or create it; `zpool list` shows what there is"}
 		}
-		if err := r.placeholder(ctx, above); err != nil {
+		if err := s.placeholder(ctx, above); err != nil {
 			return err
 		}
 	}
@@ -61,9 +61,9 @@ func parent(name string) string {
 }
 
 // placeholder makes one.
-func (r *receive) placeholder(ctx context.Context, name string) error {
+func (s *side) placeholder(ctx context.Context, name string) error {
 	args := []string{"create", "-o", placeholderProperty + "=on", "-o", "mountpoint=none"}
-	o := r.job.Receive
+	o := s.job.Receive
 	switch {
 	case o.Placeholder == Off:
 		args = append(args, "-o", "encryption=off")
@@ -71,8 +71,8 @@ func (r *receive) placeholder(ctx context.Context, name string) error {
 		return &cairn.Error{Op: "create placeholder", Subject: name, Kind: cairn.KindConfig,
 			Err: errors.New("it is not said whether placeholders are to be encrypted"), Hint: "set recv: {placeholder: {encryption: inherit}} or off"}
 	}
-	r.place.uncover()
-	err := r.place.failed("create placeholder", name, r.place.run(ctx, append(args, name)...))
+	s.place.uncover()
+	err := s.place.failed("create placeholder", name, s.place.run(ctx, append(args, name)...))
 	if errors.Is(err, cairn.KindExists) {
 		return nil // a receive beside this one made it
 	}

@@ -113,13 +113,14 @@ func (p *Place) mixed(ctx context.Context, q cairn.Query, names, missing []strin
 	}
 }
 
-// forgetBelow forgets a dataset and everything below it.
+// forgetBelow forgets a dataset and everything below it, and the clones of these.
 func (p *Place) forgetBelow(name string) {
 	p.uncover()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for n := range p.known.datasets {
-		if n == name || strings.HasPrefix(n, name+"/") {
+	within := func(n string) bool { return n == name || strings.HasPrefix(n, name+"/") }
+	for n, d := range p.known.datasets {
+		if within(n) || within(d.base.Dataset) {
 			p.known.drop(n)
 		}
 	}

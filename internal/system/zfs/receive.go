@@ -43,6 +43,7 @@ type receive struct {
 	stream  *cairn.Stream
 	header  cairn.StreamHeader
 	there   *dataset // nil: to be made
+	origin  string   // full name of the snapshot that it becomes a clone of; empty: of none
 	args    []string
 	arrived []cairn.VersionID
 	moved   int64
@@ -110,8 +111,10 @@ func (r *receive) fits() error {
 		return r.conflict("plan anew", "the stream goes on with %v, and the receive that was cut here is of %v", h.To.GUID, d.partial().To.GUID)
 	case h.Resume == 0 && d.token() != "" && !r.again():
 		return r.conflict("finish or abort it", "a receive of %s was cut here", d.partial().To.Name)
-	case newest == nil && !h.From.IsZero():
+	case newest == nil && !h.From.IsZero() && h.Origin == "":
 		return r.conflict("send a full stream", "the stream stands on %s (%v), and there is no snapshot here", h.From.Name, h.From.GUID)
+	case newest != nil && h.Origin != "":
+		return r.conflict("plan anew", "the stream makes a clone, and the dataset is here")
 	case newest == nil && h.Resume == 0 && !d.placeholder && d.token() == "":
 		return r.conflict("receive into a new dataset, or destroy this one", "the dataset has content, no snapshot, and is no placeholder")
 	case newest != nil && newest.guid != h.From.GUID:
@@ -144,13 +147,13 @@ func (r *receive) restart(ctx context.Context) error {
 
 // create is for a dataset that is not there.
 func (r *receive) create(ctx context.Context) error {
-	if !r.header.From.IsZero() {
+	if !r.header.From.IsZero() && r.header.Origin == "" {
 		return r.conflict("send a full stream", "the stream stands on %s (%v), and the dataset is not here", r.header.From.Name, r.header.From.GUID)
 	}
 	if r.header.Resume > 0 {
 		return r.conflict("plan anew", "the stream goes on from byte %d, and no receive was cut here", r.header.Resume)
 	}
-	if err := r.parents(ctx, r.header.Dataset); err != nil {
+	if err := r.parents(ctx, "receive", r.header.Dataset); err != nil {
 		return err
 	}
 	return r.compose(ctx)
@@ -159,6 +162,11 @@ func (r *receive) create(ctx context.Context) error {
 // compose makes the command line. A new dataset is sealed, unless the job says
 // otherwise; one that stands where a placeholder stood is none any more.
 func (r *receive) compose(ctx context.Context) error {
+	if r.header.Origin != "" && r.header.Resume == 0 {
+		if err := r.clone(ctx); err != nil {
+			return err
+		}
+	}
 	r.args = []string{"receive", "-s"}
 	if os.Geteuid() != 0 {
 		r.args = append(r.args, "-u") // on Linux only root may mount
@@ -188,6 +196,9 @@ func (r *receive) compose(ctx context.Context) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(set)) {
 		r.args = append(r.args, "-o", name+"="+set[name])
+	}
+	if r.origin != "" {
+		r.args = append(r.args, "-o", "origin="+r.origin)
 	}
 	r.args = append(r.args, r.header.Dataset)
 	return nil

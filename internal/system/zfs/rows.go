@@ -101,6 +101,7 @@ type dataset struct {
 	row
 	at          time.Time // when it was listed
 	placeholder bool
+	base        cairn.Origin
 	writable    bool // readonly is off by a decision for this dataset, not by inheritance or default
 	versions    []version
 }
@@ -169,7 +170,7 @@ func (d *dataset) token() string {
 // listing is the dataset in the words of the contracts.
 func (d *dataset) listing(want cairn.Want) *cairn.Listing {
 	l := &cairn.Listing{Dataset: cairn.Dataset{Name: d.name(), Kind: d.kindOf(), ID: d.guid, Size: d.numbers[volsize],
-		Placeholder: d.placeholder, Encrypted: d.encrypted(), Sealed: d.texts[readonly] == "on"}}
+		Placeholder: d.placeholder, Encrypted: d.encrypted(), Sealed: d.texts[readonly] == "on", Origin: d.base}}
 	if i := strings.LastIndexByte(d.name(), '/'); i > 0 {
 		l.Dataset.Parent = d.name()[:i]
 	}

@@ -25,7 +25,12 @@ func (s *side) Send(ctx context.Context, step cairn.Step, accept []cairn.Format)
 	if err != nil {
 		return nil, err
 	}
-	if !step.From.IsZero() {
+	switch {
+	case step.Origin != "":
+		if d, err = p.standsOn(ctx, d, step); err != nil {
+			return nil, err
+		}
+	case !step.From.IsZero():
 		if d, step.From, err = p.base(ctx, d, step.From); err != nil {
 			return nil, err
 		}
@@ -66,7 +71,7 @@ func (p *Place) base(ctx context.Context, d *dataset, from cairn.VersionID) (*da
 // sending is the command line of a step and what its stream will be.
 func (s *side) sending(d *dataset, step cairn.Step) ([]string, cairn.StreamHeader, error) {
 	to := d.find(step.To.Name)
-	h := cairn.StreamHeader{Format: cairn.FormatZFS, Dataset: step.Dataset, Kind: d.kindOf(), From: step.From, Volume: to.numbers[volsize], Size: step.Size}
+	h := cairn.StreamHeader{Format: cairn.FormatZFS, Dataset: step.Dataset, Kind: d.kindOf(), Origin: step.Origin, From: step.From, Volume: to.numbers[volsize], Size: step.Size}
 	describe := func(name string) cairn.Version {
 		return d.listed(slices.IndexFunc(d.versions, func(v version) bool { return v.version == name }), cairn.Want{})
 	}
@@ -105,7 +110,7 @@ func (s *side) sending(d *dataset, step cairn.Step) ([]string, cairn.StreamHeade
 		return append(args, "-I", step.From.Name, d.name()+step.To.Name), h, nil
 	}
 	if !step.From.IsZero() {
-		args = append(args, "-i", step.From.Name)
+		args = append(args, "-i", step.Origin+step.From.Name)
 	}
 	return append(args, d.name()+step.To.Name), h, nil
 }

@@ -212,6 +212,12 @@ func (s *side) Rename(ctx context.Context, from, to string) error {
 	if err := ctx.Err(); err != nil {
 		return s.place.failed(op, from, err)
 	}
+	if _, err := s.place.look(ctx, op, from); err != nil {
+		return err // no parents are made for what is not there
+	}
+	if err := s.parents(ctx, op, to); err != nil {
+		return err
+	}
 	defer s.place.forgetBelow(from)
 	return s.place.failed(op, from, s.place.run(ctx, "rename", from, to))
 }

@@ -178,6 +178,11 @@ func (c *command) rename() {
 			c.Datasets[to+n[len(from):]] = c.Datasets[n]
 			delete(c.Datasets, n)
 		}
+		for _, d := range c.Datasets {
+			if of := dataset0(d.Origin); of == from || strings.HasPrefix(of, from+"/") {
+				d.Origin = to + d.Origin[len(from):]
+			}
+		}
 	}
 }
 

@@ -55,6 +55,9 @@ func (c *command) abort() {
 	case d.Partial == nil:
 		c.fail(1, "'%s' does not have any resumable receive state to abort", c.args[0])
 	case len(d.Snapshots) == 0:
+		if o := c.find(d.Origin); o != nil {
+			o.Clones--
+		}
 		delete(c.Datasets, c.args[0])
 	default:
 		d.Partial = nil
@@ -65,6 +68,7 @@ func (c *command) abort() {
 type arrival struct {
 	header  zfsstream.Header
 	dataset string
+	origin  string // of a clone
 	content []byte
 	size    int64
 	offset  int64
@@ -73,7 +77,7 @@ type arrival struct {
 
 // one receives one substream.
 func (c *command) one(in *zfsstream.Reader) {
-	a := &arrival{header: in.Header(), dataset: c.args[0]}
+	a := &arrival{header: in.Header(), dataset: c.args[0], origin: c.assigned("origin")}
 	done := false
 	c.with(false, func() { done = c.admit(a) })
 	if done || c.status != 0 {
@@ -148,6 +152,18 @@ func (c *command) admit(a *arrival) (there bool) {
 		if c.Datasets[parent(name)] == nil {
 			c.fail(1, "cannot open '%s': dataset does not exist\ncannot receive new filesystem stream: unable to restore to destination", parent(name))
 		}
+	case h.FromGUID != 0 && d == nil && a.origin != "":
+		v := c.find(a.origin)
+		switch {
+		case v == nil:
+			c.fail(1, "cannot receive new filesystem stream: local origin for clone %s@%s does not exist", name, h.Snapshot().Name)
+		case v.GUID != uint64(h.FromGUID):
+			c.fail(1, "cannot receive: local origin for clone %s@%s does not match its stream", name, h.Snapshot().Name)
+		default:
+			a.content, _ = c.blob(v.Content)
+		}
+	case h.FromGUID != 0 && a.origin != "" && !resuming:
+		c.fail(1, "cannot receive new filesystem stream: invalid backup stream") // a clone takes no dataset's place
 	case h.FromGUID != 0 && d == nil:
 		c.fail(1, "cannot receive incremental stream: destination '%s' does not exist", name)
 	case resuming && (d.Partial == nil || d.Partial.ToGUID != uint64(h.ToGUID)):
@@ -208,6 +224,16 @@ func (c *command) keep(a *arrival) {
 	})
 }
 
+// assigned is the value of a property that -o gives.
+func (c *command) assigned(property string) string {
+	for _, p := range c.flags["o"] {
+		if value, is := strings.CutPrefix(p, property+"="); is {
+			return value
+		}
+	}
+	return ""
+}
+
 // made makes the dataset of a full stream, in the place of what was there.
 func (c *command) made(a *arrival) *dataset {
 	old := c.Datasets[a.dataset]
@@ -218,9 +244,14 @@ func (c *command) made(a *arrival) *dataset {
 	if a.header.Features&featureRaw != 0 {
 		d.Encrypted = "aes-256-gcm"
 	}
+	if o := c.find(a.origin); o != nil {
+		d.Origin, d.Size = a.origin, o.Size
+		o.Clones++
+	}
 	for _, p := range c.flags["o"] {
-		name, value, _ := strings.Cut(p, "=")
-		d.assign(name, value)
+		if name, value, _ := strings.Cut(p, "="); name != "origin" {
+			d.assign(name, value)
+		}
 	}
 	for _, name := range c.flags["x"] {
 		delete(d.Props, name)

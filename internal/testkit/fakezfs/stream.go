@@ -311,10 +311,15 @@ func (c *command) parts() []part {
 		return []part{c.part(dataset, d, nil, 0, to, features)}
 	}
 	base := c.value("i") + c.value("I")
+	of := d
 	if i := strings.IndexAny(base, "@#"); i > 0 {
-		base = base[i:]
+		if base[:i] != dataset && d.Origin != base {
+			c.fail(1, "cannot send '%s': not an earlier snapshot from the same fs", name)
+			return nil
+		}
+		of, base = c.Datasets[base[:i]], base[i:]
 	}
-	from, content, txg := c.base(d, base)
+	from, content, txg := c.base(of, base)
 	if from == 0 {
 		c.fail(1, "cannot open '%s%s': dataset does not exist", dataset, base)
 		return nil
@@ -375,12 +380,16 @@ func (c *command) resumed() []part {
 	d := c.Datasets[dataset]
 	var content []byte
 	if t.FromGUID != 0 {
-		i := slices.IndexFunc(d.Snapshots, func(v *snapshot) bool { return v.GUID == uint64(t.FromGUID) })
+		all := d.Snapshots
+		if o := c.find(d.Origin); o != nil {
+			all = append(slices.Clip(all), o)
+		}
+		i := slices.IndexFunc(all, func(v *snapshot) bool { return v.GUID == uint64(t.FromGUID) })
 		if i < 0 {
 			c.fail(255, "cannot resume send: incremental source 0x%x no longer exists", uint64(t.FromGUID))
 			return nil
 		}
-		if content, err = c.blob(d.Snapshots[i].Content); err != nil {
+		if content, err = c.blob(all[i].Content); err != nil {
 			c.fail(1, "fakezfs: %v", err)
 		}
 	}

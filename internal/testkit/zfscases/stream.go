@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -39,7 +38,6 @@ var streamCases = []Case{
 	{"SendManyVersions", sendMany},
 	{"DeadToken", deadToken},
 	{"EncryptedRawChain", rawChain},
-	{"CloneByItsOrigin", cloneStream},
 	{"RenamedByGUID", renamed},
 }
 
@@ -145,11 +143,7 @@ func (l *lab) cut(to string, step cairn.Step, part float64) *cairn.Partial {
 func (l *lab) big(short string) string {
 	l.Helper()
 	name := l.zvol(short, "a")
-	var content []byte
-	for i := range zvolBytes / cairn.BlockSize {
-		content = append(content, strings.Repeat(fmt.Sprintf("%08d", i), cairn.BlockSize/8)...)
-	}
-	l.ok(l.Write(name, 0, content))
+	l.ok(l.Write(name, 0, pattern(zvolBytes)))
 	l.zfs("snapshot", name+"@b")
 	return name
 }
@@ -460,24 +454,6 @@ func rawChain(t *testing.T, w *World) {
 }
 
 // A clone's stream on its origin is received as a clone.
-func cloneStream(t *testing.T, w *World) {
-	l := w.lab(t)
-	if l.Fake {
-		t.Skip("this place does not offer streams of clones: the fake keeps none")
-	}
-	src := l.zvol("src", "a")
-	l.zfs("clone", src+"@a", l.pool+"/clone")
-	l.fill(l.pool+"/clone", "k")
-	l.zfs("snapshot", l.pool+"/clone@k")
-	h, all := l.bytes(cairn.Step{Dataset: src, To: l.id(src, "@a")})
-	_, err := l.receive(l.pool+"/to/src", h, bytes.NewReader(all))
-	l.ok(err)
-	h, all = l.bytes(cairn.Step{Dataset: l.pool + "/clone", To: l.id(l.pool+"/clone", "@k")})
-	_, err = l.receive(l.pool+"/to/clone", h, bytes.NewReader(all))
-	l.ok(err)
-	l.wantSame(l.pool+"/clone@k", l.pool+"/to/clone@k")
-}
-
 // After a rename the versions are the same by GUID, and the increment goes on.
 func renamed(t *testing.T, w *World) {
 	l := w.lab(t)

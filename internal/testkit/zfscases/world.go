@@ -42,7 +42,9 @@ type Case struct {
 }
 
 // Cases are all, in the order in which they run.
-func Cases() []Case { return slices.Concat(placeCases, streamCases, replicationCases, moreCases) }
+func Cases() []Case {
+	return slices.Concat(placeCases, streamCases, replicationCases, familyCases, moreCases)
+}
 
 // Run runs every case as a subtest.
 func Run(t *testing.T, w *World) {

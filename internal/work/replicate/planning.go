@@ -42,15 +42,21 @@ func (r *run) listAll(ctx context.Context) ([]*task, error) {
 	var tasks []*task
 	byName := map[string]*task{} // initial ones: their children wait for them
 	found := map[string]bool{}
+	var names places
+	origins := map[*task]string{} // of clones that begin
 	for pair, err := range r.pairs(ctx, r.Names) {
 		if err != nil {
 			return nil, err
 		}
+		names.add(pair)
 		if pair.Sender == nil {
 			continue
 		}
 		t := r.newTask(pair.Name)
-		t.take(r.plan(pair.Sender, pair.Receiver))
+		t.take(r.plan(pair.Sender, pair.Receiver, plan.Origin{Why: "its origin was not looked for yet"}))
+		if begins(pair.Sender, pair.Receiver) {
+			origins[t], t.planned = pair.Sender.Dataset.Origin.Dataset, false
+		}
 		t.above = ancestors(byName, pair.Name)
 		if pair.Receiver == nil && !pair.Sender.Dataset.Placeholder {
 			t.first = make(chan struct{})
@@ -62,6 +68,12 @@ func (r *run) listAll(ctx context.Context) ([]*task, error) {
 		tasks, found[pair.Name] = append(tasks, t), true
 		progress.Level("datasets", int64(len(tasks)))
 	}
+	moves, err := r.findMoves(ctx, names)
+	if err != nil {
+		return nil, err
+	}
+	r.applyMoves(tasks, moves)
+	afterOrigins(tasks, origins)
 	for _, name := range r.Names {
 		if !found[name] {
 			t := r.newTask(name)
@@ -75,9 +87,14 @@ func (r *run) listAll(ctx context.Context) ([]*task, error) {
 
 // pairs lists both places.
 func (r *run) pairs(ctx context.Context, names []string) func(yield func(plan.Pair, error) bool) {
-	q := cairn.Query{Filter: r.Filter, Names: names, Want: cairn.Want{Versions: true, Leases: r.Sender.Leases != nil}}
-	there := cairn.Query{Filter: r.Filter, Names: names, Want: cairn.Want{Versions: true, Partial: true}}
-	return plan.Merge(r.Sender.Lister.List(ctx, q), r.Receiver.Lister.List(ctx, there))
+	return r.pairsOf(ctx, names, cairn.Want{Versions: true, Leases: r.Sender.Leases != nil}, cairn.Want{Versions: true, Partial: true})
+}
+
+func (r *run) pairsOf(ctx context.Context, names []string, here, there cairn.Want) func(yield func(plan.Pair, error) bool) {
+	q := cairn.Query{Filter: r.Filter, Names: names, Want: here}
+	q2 := q
+	q2.Want = there
+	return plan.Merge(r.Sender.Lister.List(ctx, q), r.Receiver.Lister.List(ctx, q2))
 }
 
 // ancestors are the tasks that have to come first: those above name that the
@@ -106,8 +123,8 @@ func (w *todo) nothing() bool {
 }
 
 // plan plans one dataset.
-func (r *run) plan(sender, receiver *cairn.Listing) (todo, error) {
-	p, err := plan.Dataset(sender, receiver, plan.Options{Initial: r.Initial, Until: r.Until,
+func (r *run) plan(sender, receiver *cairn.Listing, origin plan.Origin) (todo, error) {
+	p, err := plan.Dataset(sender, receiver, plan.Options{Initial: r.Initial, Until: r.Until, Origin: origin,
 		Accept: r.Receiver.Info.Accepts[sender.Dataset.Kind], Several: r.several(sender.Dataset.Kind), LeaveOut: r.leaveOut()})
 	if err != nil {
 		return todo{}, err
@@ -196,7 +213,7 @@ func (r *run) leasePlans(ctx context.Context, tasks []*task) {
 // relied are the versions at the sender that steps need.
 func relied(steps []cairn.Step) []cairn.VersionID {
 	ids := make([]cairn.VersionID, 0, len(steps)+1)
-	if from := steps[0].From; !from.IsZero() {
+	if from := steps[0].From; !from.IsZero() && steps[0].Origin == "" {
 		ids = append(ids, from)
 	}
 	for _, s := range steps {

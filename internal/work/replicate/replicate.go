@@ -17,6 +17,11 @@
 // attempts, so that failing at the same place for ever is a stall. A dataset is
 // done only when a plan was carried out to its end.
 //
+// A dataset that the receiver has under another name, as GUIDs and its lease on what
+// it received show, is renamed there, or is a conflict: it is never sent anew
+// because of a name. A clone waits for what is replicated of its origin, and begins
+// as a clone at the receiver where that has the origin's version.
+//
 // After the receiver confirmed a version the sender's cursor moves there, and step
 // leases end. If that is lost, the next run makes it good.
 //
@@ -82,6 +87,8 @@ type Options struct {
 	Names            []string // only these, each of which must exist; nil: all that Filter selects
 	Owner            string   // of leases: the job's name
 	Initial          plan.Initial
+	CopyClones       bool            // a clone is sent whole, and is a dataset of its own at the receiver
+	Renamed          plan.Renamed    // what is done about a dataset that the receiver has under another name
 	Until            cairn.VersionID // the version to end at, when Names is one dataset; zero: the newest
 	Protect          Protection
 	ReceiverKeep     []cairn.KeepRule // the job's rules for the receiver; what these or Receiver.Info.Keep would destroy is not sent

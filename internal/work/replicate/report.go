@@ -39,19 +39,22 @@ type Wait string
 const (
 	OnNothing Wait = ""
 	OnSlot    Wait = "slot"   // others move data
+	OnOrigin  Wait = "origin" // what is replicated of the dataset that this is a clone of
 	OnParent  Wait = "parent" // the first replication of a dataset above it
 	OnRetry   Wait = "retry"  // the pause before another attempt
 )
 
 // DatasetReport is one dataset's part of a run.
 type DatasetReport struct {
-	Dataset   string    `json:"dataset"`
-	State     State     `json:"state"`
-	BlockedOn Wait      `json:"blocked_on,omitempty"`
-	LeftOut   int       `json:"left_out,omitempty"` // versions not sent, since the receiver would destroy them or their data is lost
-	Attempts  []Attempt `json:"attempts,omitempty"`
-	Error     string    `json:"error,omitempty"`
-	ErrorKind string    `json:"error_kind,omitempty"`
+	Dataset     string    `json:"dataset"`
+	State       State     `json:"state"`
+	BlockedOn   Wait      `json:"blocked_on,omitempty"`
+	LeftOut     int       `json:"left_out,omitempty"`     // versions not sent, since the receiver would destroy them or their data is lost
+	RenamedFrom string    `json:"renamed_from,omitempty"` // its name at the receiver when the run began
+	Whole       string    `json:"whole,omitempty"`        // why a clone is sent whole; empty of what is none, or begins as one
+	Attempts    []Attempt `json:"attempts,omitempty"`
+	Error       string    `json:"error,omitempty"`
+	ErrorKind   string    `json:"error_kind,omitempty"`
 }
 
 // Attempt is one try of a dataset's plan. A later attempt plans anew, and so holds

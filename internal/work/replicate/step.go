@@ -42,7 +42,7 @@ func (m *movement) protect(ctx context.Context) error {
 	switch m.guarantee() {
 	case Resumability:
 		ids := []cairn.VersionID{m.step.To}
-		if m.step.From.IsSnapshot() {
+		if m.step.From.IsSnapshot() && m.step.Origin == "" { // what a clone stands on cannot go
 			ids = append(ids, m.step.From)
 		}
 		return m.lease(ctx, m.step.Dataset, cairn.PurposeStep, ids...)
@@ -53,7 +53,7 @@ func (m *movement) protect(ctx context.Context) error {
 }
 
 func (m *movement) guarantee() Guarantee {
-	if m.step.From.IsZero() {
+	if m.step.From.IsZero() || m.step.Origin != "" {
 		return m.Protect.Initial
 	}
 	return m.Protect.Incremental

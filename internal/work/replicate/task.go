@@ -23,6 +23,9 @@ type task struct {
 	todo     todo
 	planned  bool // todo is a plan that was not tried yet
 	above    []*task
+	origin   *task         // of a clone that begins; nil: it waits for none
+	done     chan struct{} // closed when the task ended; nil: no clone waits for it
+	rename   string        // what the receiver's dataset is called, to be renamed first; empty: as it should be
 	first    chan struct{} // closed when the receiver has the dataset, or will not get it in this run; nil: it has it
 	arrived  bool          // what closed first; set before
 	progress map[cairn.GUID]*watchdog.Progress
@@ -61,6 +64,9 @@ func (t *task) end(err error) {
 		d.State, d.BlockedOn, d.Error, d.ErrorKind = state, OnNothing, text, kind
 	})
 	t.open(err == nil)
+	if t.done != nil {
+		close(t.done)
+	}
 }
 
 // open lets the children go on.
@@ -89,6 +95,9 @@ func (t *task) blocked(on Wait) {
 // work carries the plan out, in as many attempts as get somewhere.
 func (t *task) work(ctx context.Context) {
 	err := t.awaitParents(ctx)
+	if err == nil {
+		err = t.awaitOrigin(ctx)
+	}
 	for again := err == nil; again; {
 		again, err = t.round(ctx)
 	}
@@ -226,8 +235,11 @@ func (a *attemptNode) plan(t *task) {
 func (t *task) prepare(ctx context.Context) error {
 	w, err, _ := watchdog.Value(ctx, &watchdog.Progress{}, t.watch("prepare replication of", t.dataset), t.ready)
 	if err == nil {
-		t.todo, t.planned = w, false
-		t.live.update(func() { t.node.report.LeftOut = len(w.plan.LeftOut) })
+		t.todo, t.planned, t.rename = w, false, ""
+		t.live.update(func() { t.node.report.LeftOut, t.node.report.Whole = len(w.plan.LeftOut), w.plan.Whole })
+		if why := w.plan.Whole; why != "" {
+			t.Log.Info("a clone is sent whole", "dataset", t.dataset, "why", why)
+		}
 	}
 	return err
 }
@@ -242,7 +254,7 @@ func (w *todo) priority(step int) int64 {
 
 // queue takes the task's place for its first slot before it begins to run.
 func (t *task) queue() {
-	if len(t.above) == 0 {
+	if len(t.above) == 0 && t.origin == nil {
 		t.place = t.slots.Queue(t.todo.priority(0))
 	}
 }
@@ -265,6 +277,10 @@ func (t *task) slot(ctx context.Context, step int) (release func(), err error) {
 func (t *task) ready(ctx context.Context) (w todo, err error) {
 	progress := watchdog.From(ctx)
 	if w = t.todo; !t.planned {
+		progress.Enter("plan")
+		if err = t.follow(ctx); err != nil {
+			return w, err
+		}
 		progress.Enter("plan")
 		if w, err = t.planAgain(ctx); err != nil {
 			return w, err
@@ -300,7 +316,11 @@ func (t *task) planAgain(ctx context.Context) (todo, error) {
 			return todo{}, err
 		}
 		if pair.Name == t.dataset && pair.Sender != nil {
-			return t.plan(pair.Sender, pair.Receiver)
+			origin, err := t.originThere(ctx, pair.Sender, pair.Receiver)
+			if err != nil {
+				return todo{}, err
+			}
+			return t.plan(pair.Sender, pair.Receiver, origin)
 		}
 	}
 	return todo{}, &cairn.Error{Op: "replicate", Subject: t.dataset, Place: t.Sender.Info.Place, Kind: cairn.KindNotFound,
