@@ -40,10 +40,11 @@ func TestSendAndReceive(t *testing.T) {
 		t.Errorf("GUIDs %s and %s", a, b)
 	}
 	f.Fail(fakezfs.Fault{Verb: "snapshot", Args: "tank/a", Stderr: "out of space\n", Exit: 1})
-	if _, err := f.Try("snapshot", "tank/a@two"); err == nil || !strings.Contains(err.Error(), "out of space") {
-		t.Errorf("the planted fault: %v", err)
+	if text, err := exec.Command(f.ZFS, "snapshot", "tank/a@two").CombinedOutput(); err == nil || !strings.Contains(string(text), "out of space") {
+		t.Errorf("the planted fault: %v, %s", err, text)
 	}
 	f.Run("snapshot", "vault/a@two")
+	f.Run("snapshot", "tank/a@three") // the test's own hand is spared
 	if calls := f.Calls(); len(calls) < 6 || calls[0] != "create tank/a" {
 		t.Errorf("calls %q", calls)
 	}
