@@ -5,6 +5,7 @@ package ltfsmount_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"syscall"
@@ -129,6 +130,14 @@ func TestMountsOfTheMachine(t *testing.T) {
 		t.Errorf("mounted: %+v", got)
 	}
 	must(t, m.Server.Process.Signal(syscall.SIGSTOP))
+	stopped := func() bool {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", m.Server.Process.Pid))
+		must(t, err)
+		return strings.Contains(string(stat), ") T ")
+	}
+	for !stopped() { // a signal takes its time
+		time.Sleep(time.Millisecond)
+	}
 	if got := find(); got.State != "unknown" || !strings.Contains(got.Why, "did not answer within") {
 		t.Errorf("stopped: %+v", got)
 	}
