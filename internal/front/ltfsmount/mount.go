@@ -85,7 +85,8 @@ func Start(f *tape.FS, dir string, o Options) (*Mount, error) {
 	keep := 10 * time.Second // all changes come through the kernel
 	options := &fusefs.Options{EntryTimeout: &keep, AttrTimeout: &keep, RootStableAttr: &fusefs.StableAttr{Ino: f.Root().Attr().UID, Mode: syscall.S_IFDIR}}
 	options.MountOptions = fuse.MountOptions{MaxWrite: maxRequest, MaxReadAhead: maxRequest, IgnoreSecurityLabels: true,
-		Logger: slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug)}
+		ExtraCapabilities: fuse.CAP_HANDLE_KILLPRIV_V2, // no file has privileges to take away: else each write asks for them first
+		Logger:            slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug)}
 	server := fuse.NewProtocolServer(fusefs.NewNodeFS(&node{m: m, n: f.Root()}, options), &options.MountOptions)
 	if m.at, err = attach(dir, o); err != nil {
 		return nil, mountFailure(dir, err)

@@ -8,10 +8,15 @@ import (
 	"strings"
 )
 
-// judge prints the middle of the results beside the limits.
+// judge prints the results beside the limits. Of CPU seconds the fewest count: what
+// else runs on a machine adds to them and never takes any away. Of records the most
+// do.
 func judge(w work, results []result) (line string, good bool) {
 	slices.SortFunc(results, func(a, b result) int { return int(a.cpu - b.cpu) })
-	r := results[len(results)/2]
+	r := results[0]
+	for _, x := range results {
+		r.records = max(r.records, x.records)
+	}
 	good = (w.maxCPU == 0 || r.cpu <= w.maxCPU) && (w.maxRecords == 0 || r.records <= w.maxRecords)
 	var all []string
 	for _, x := range results {

@@ -39,10 +39,10 @@ var meanings = map[int]meaning{
 
 	senseWriteExcessive: {cairn.KindIO, "the medium cannot be written here", "the tape can be read; write to another"},
 	senseWriteError:     {cairn.KindIO, "the medium cannot be written here", "the tape can be read; write to another"},
-	0x0311ff: {cairn.KindIO, "the medium cannot be read here", "clean the drive, or read the tape in another one"},
-	0x0330ff: {cairn.KindUnsupported, "this drive cannot use this medium", "check the generations of drive and tape"},
-	0x0350ff: {cairn.KindIO, "records cannot be appended here", "cairn tape check says how the tape ends"},
-	0x03ffff: {cairn.KindIO, "the medium has an error", "clean the drive, or try the tape in another one"},
+	0x0311ff:            {cairn.KindIO, "the medium cannot be read here", "clean the drive, or read the tape in another one"},
+	0x0330ff:            {cairn.KindUnsupported, "this drive cannot use this medium", "check the generations of drive and tape"},
+	0x0350ff:            {cairn.KindIO, "records cannot be appended here", "cairn tape check says how the tape ends"},
+	0x03ffff:            {cairn.KindIO, "the medium has an error", "clean the drive, or try the tape in another one"},
 
 	0x041001: {cairn.KindIO, "a record arrived damaged at the drive", "check cables and adapter"},
 	0x04ffff: {cairn.KindIO, "the drive has a fault", powerHint},
