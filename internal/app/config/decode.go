@@ -120,8 +120,8 @@ func (d *decoder) fail(at Pos, text, hint string) {
 	*d.problems = append(*d.problems, Problem{At: at, Text: text, Hint: hint})
 }
 
-func (d *decoder) unsupported(at Pos, text string) {
-	*d.problems = append(*d.problems, Problem{At: at, Text: text, Unsupported: true})
+func (d *decoder) unsupported(at Pos, text, hint string) {
+	*d.problems = append(*d.problems, Problem{At: at, Text: text, Hint: hint, Unsupported: true})
 }
 
 func (d *decoder) tokenPos(t *token.Token) Pos {
@@ -212,7 +212,7 @@ func (d *decoder) node(n ast.Node, v reflect.Value, k key, member string) {
 		if err := d.scalar(text, v, &k); err != nil {
 			d.bad(at, err)
 		} else if what, later := k.later[text]; later {
-			d.unsupported(at, fmt.Sprintf("%q needs %s: not in this version", text, what))
+			d.unsupported(at, fmt.Sprintf("%q needs %s: not in this version", text, what), k.instead)
 		}
 	}
 }
@@ -325,7 +325,7 @@ func (d *decoder) field(e entry, v reflect.Value, k *key, member string) {
 	unset := reflect.New(v.Type()).Elem()
 	d.absent(unset, k, member)
 	if !reflect.DeepEqual(v.Interface(), unset.Interface()) {
-		d.unsupported(e.keyAt, fmt.Sprintf("key %q needs %s: not in this version", e.key, what))
+		d.unsupported(e.keyAt, fmt.Sprintf("key %q needs %s: not in this version", e.key, what), k.instead)
 	}
 }
 

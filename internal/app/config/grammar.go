@@ -21,6 +21,7 @@ const keyField = ",key"
 //	as        the meaning of a plain type: path, span, orzero, size, rate, address, …
 //	later     legal, but not built in this version: what to call it; "x=what" only
 //	          for the value x
+//	instead   what to write instead of what is not built in
 //	secret    never shown
 //	doc       one sentence for people and for the schema
 type key struct {
@@ -33,6 +34,7 @@ type key struct {
 	values   []string
 	as       string
 	later    map[string]string // value → what is missing; "" is any value
+	instead  string
 	secret   bool
 	doc      string
 }
@@ -109,6 +111,7 @@ func keyOf(f reflect.StructField, index int, name string) key {
 		required: strings.Fields(f.Tag.Get("required")),
 		values:   strings.Fields(f.Tag.Get("values")),
 		as:       f.Tag.Get("as"),
+		instead:  f.Tag.Get("instead"),
 		secret:   f.Tag.Get("secret") != "",
 		doc:      f.Tag.Get("doc"),
 	}

@@ -119,7 +119,7 @@ type Snapshotting struct {
 type Hook struct {
 	Type        string        `yaml:"type" required:"*" values:"command postgres-checkpoint mysql-lock-tables" doc:"kind of hook"`
 	Path        string        `yaml:"path" for:"command" required:"*" as:"path" doc:"program to run"`
-	DSN         string        `yaml:"dsn" for:"postgres-checkpoint mysql-lock-tables" required:"*" secret:"true" later:"hooks of databases" doc:"database to connect to"`
+	DSN         string        `yaml:"dsn" for:"postgres-checkpoint mysql-lock-tables" required:"*" secret:"true" later:"hooks of databases" instead:"write type: command, with the path of a script that calls psql or mysql: 'Databases' in docs/guide/configuration.md has both" doc:"database to connect to"`
 	Timeout     time.Duration `yaml:"timeout" default:"30s" doc:"limit for one run of the hook"`
 	ErrIsFatal  bool          `yaml:"err_is_fatal" doc:"a failure before the capture prevents it"`
 	Filesystems cairn.Filter  `yaml:"filesystems" doc:"datasets the hook runs for, volumes too (default all)"`

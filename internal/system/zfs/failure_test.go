@@ -32,7 +32,7 @@ func TestOpenSaysWhatIsMissing(t *testing.T) {
 	for _, c := range []struct {
 		name, program string
 		kind          cairn.Kind
-		hint          string
+		hint          string // the only one
 	}{
 		{"missing", filepath.Join(t.TempDir(), "none"), cairn.KindNotFound, "install OpenZFS"},
 		{"not executable", func() string {
@@ -41,16 +41,27 @@ func TestOpenSaysWhatIsMissing(t *testing.T) {
 				t.Fatal(err)
 			}
 			return p
-		}(), cairn.KindPermission, "install OpenZFS"},
+		}(), cairn.KindPermission, "let this user run"},
+		{"not for this user", script(t, "echo 'Permission denied the ZFS utilities must be run as root.' >&2; exit 1"), cairn.KindPermission, "let this user run"},
 		{"no version command", script(t, "echo \"unrecognized command 'version'\" >&2; exit 2"), cairn.KindUnsupported, "OpenZFS 0.8"},
 		{"another program", script(t, "echo hello"), cairn.KindUnsupported, "OpenZFS 0.8"},
-		{"no module", script(t, "echo zfs-2.4.4-1"), cairn.KindUnavailable, ""},
+		{"an old version", script(t, "echo zfs-0.7.13-1; echo zfs-kmod-0.7.13-1"), cairn.KindUnsupported, "OpenZFS 0.8"},
+		{"no module", script(t, "echo zfs-2.4.4-1"), cairn.KindUnavailable, "modprobe zfs"},
 		{"module not loaded", script(t, "echo zfs-2.4.4-1; echo 'zfs_version_kernel() failed: The ZFS modules are not loaded.' >&2; exit 1"), cairn.KindUnavailable, "modprobe zfs"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := zfs.Open(t.Context(), zfs.Options{ZFS: c.program})
 			if cairn.KindOf(err) != c.kind || !strings.Contains(err.Error(), c.hint) {
 				t.Errorf("got %v (kind %s), want %s with the hint %q", err, cairn.KindOf(err), c.kind, c.hint)
+			}
+			hints := 0
+			for e, ok := err.(*cairn.Error); ok; e, ok = e.Err.(*cairn.Error) { //nolint:errorlint // the chain as it is printed
+				if e.Hint != "" {
+					hints++
+				}
+			}
+			if hints != 1 {
+				t.Errorf("it has %d hints: %v", hints, err)
 			}
 		})
 	}

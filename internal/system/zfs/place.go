@@ -71,11 +71,16 @@ func Open(ctx context.Context, o Options) (*Place, error) {
 
 var versionLine = regexp.MustCompile(`^zfs-(\d+\.\d+\S*)\n(zfs-kmod-\d+\.\d+\S*)?`)
 
+// oldVersion is what has no bookmarks of encrypted data and no `zfs version`.
+var oldVersion = regexp.MustCompile(`^0\.[0-7]\.`)
+
 func parseVersion(text string) (string, error) {
 	m := versionLine.FindStringSubmatch(text)
 	switch {
 	case m == nil:
 		return "", fmt.Errorf("`zfs version` says %q", shortened(text))
+	case oldVersion.MatchString(m[1]):
+		return "", fmt.Errorf("it is OpenZFS %s", m[1])
 	case m[2] == "":
 		return "", &cairn.Error{Op: "use", Subject: "OpenZFS " + m[1], Kind: cairn.KindUnavailable, Err: errors.New("its kernel module is not loaded"), Hint: "load it with `modprobe zfs`"}
 	}
@@ -91,11 +96,18 @@ func shortened(text string) string {
 
 func openFailed(err error) error {
 	e := &cairn.Error{Op: "use", Subject: "ZFS", Kind: cairn.KindUnsupported, Err: err, Hint: "OpenZFS 0.8 or newer is needed, whose `zfs version` tells its version"}
-	switch kind := cairn.KindOf(err); {
+	kind := cairn.KindOf(err)
+	var run *cairn.Error
+	if errors.As(err, &run) && run.Op == "run" { // its hint is about any program
+		e.Err = run.Err
+	}
+	switch {
 	case kind == cairn.KindCanceled, kind == cairn.KindStuck, kind == cairn.KindUnavailable:
 		e.Kind, e.Hint = kind, ""
-	case kind == cairn.KindNotFound, kind == cairn.KindPermission:
+	case kind == cairn.KindNotFound:
 		e.Kind, e.Hint = kind, "install OpenZFS (Debian: zfsutils-linux), or take ZFS out of the configuration"
+	case kind == cairn.KindPermission, strings.Contains(err.Error(), "Permission denied"):
+		e.Kind, e.Hint = cairn.KindPermission, "let this user run the program zfs and open /dev/zfs, or run as root"
 	case strings.Contains(err.Error(), "modprobe") || strings.Contains(err.Error(), "not loaded") || strings.Contains(err.Error(), "/dev/zfs"):
 		e.Kind, e.Hint = cairn.KindUnavailable, "load the kernel's module with `modprobe zfs`"
 	}

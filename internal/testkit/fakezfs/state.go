@@ -250,10 +250,16 @@ func (s *state) below(name string) []string {
 // sending are the snapshots that running sends read: "dataset@snapshot", each a file
 // whose lock the sender holds.
 func (s *state) sending(name string) bool {
-	f, err := os.OpenFile(filepath.Join(s.dir, "sending-"+hex.EncodeToString([]byte(name))), os.O_RDWR, 0)
+	f, err := os.OpenFile(sendingFile(s.dir, name), os.O_RDWR, 0)
 	if err != nil {
 		return false
 	}
 	defer func() { _ = f.Close() }() // nothing is written
 	return lockFile(f, exclusive|atOnce) != nil
+}
+
+// sendingFile is named by a hash: a snapshot's name may be as long as a file's.
+func sendingFile(dir, name string) string {
+	sum := sha256.Sum256([]byte(name))
+	return filepath.Join(dir, "sending-"+hex.EncodeToString(sum[:]))
 }

@@ -4,11 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -280,7 +278,7 @@ func (c *command) send() {
 
 // reading marks a snapshot as being sent until the file is closed.
 func (c *command) reading(name string) *os.File {
-	f, err := os.OpenFile(filepath.Join(c.dir, "sending-"+hex.EncodeToString([]byte(name))), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(sendingFile(c.dir, name), os.O_RDWR|os.O_CREATE, 0o600)
 	if err == nil {
 		err = lockFile(f, shared)
 	}

@@ -1,6 +1,7 @@
 package zfscases
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -31,6 +32,7 @@ var placeCases = []Case{
 	{"SnapshotAcrossPoolsIsRefused", snapshotPools},
 	{"RollbackSparesHeld", rollbackSparesHeld},
 	{"LongAndStrangeNames", strangeNames},
+	{"LongestNames", longestNames},
 	{"HostileProperties", hostileProperties},
 	{"DestroyByGUID", destroyByGUID},
 	{"MarksAdoptReleaseRestore", marks},
@@ -332,6 +334,31 @@ func strangeNames(t *testing.T, w *World) {
 	l.ok(l.destroy(fs, id))
 }
 
+// A name of 255 bytes in all is worked with; one byte more is refused before zfs sees
+// it, whatever is asked.
+func longestNames(t *testing.T, w *World) {
+	l := w.lab(t)
+	short := strings.Repeat("a", 200) + "/"
+	fs := l.filesystem(short + strings.Repeat("b", 255-len("@12")-len(l.pool)-1-len(short)))
+	got, err := l.ep.Snapshots.Snapshot(l.Context(), "@12", []string{fs}, false)
+	l.ok(errors.Join(err, got[0].Err))
+	id := l.id(fs, "@12")
+	l.lease(fs, owner, cairn.PurposeStep, id)
+	l.want("destroy of what is held", l.destroy(fs, id), cairn.KindBusy)
+	l.lease(fs, owner, cairn.PurposeStep)
+	_, err = l.ep.Snapshots.Snapshot(l.Context(), "@123", []string{fs}, true)
+	l.want("a capture whose name is 256 bytes long", err, cairn.KindInvalid)
+	_, err = l.ep.Bookmarks.Bookmark(l.Context(), fs, id, "#123", false)
+	l.want("a bookmark whose name is 256 bytes long", err, cairn.KindInvalid)
+	h, all := l.bytes(cairn.Step{Dataset: fs, To: id})
+	_, err = l.receive(fs+"b", h, bytes.NewReader(all))
+	l.want("a receive whose name is 256 bytes long", err, cairn.KindInvalid)
+	l.want("a rename to a name of 256 bytes", l.ep.Renames.Rename(l.Context(), fs, fs+"1234"), cairn.KindInvalid)
+	l.wantNames(fs, "@12")
+	l.ok(l.destroy(fs, id))
+	l.wantNames(fs)
+}
+
 func hostileProperties(t *testing.T, w *World) {
 	l := w.lab(t)
 	evil, victim := l.filesystem("evil"), l.filesystem("victim")
@@ -344,6 +371,19 @@ func hostileProperties(t *testing.T, w *World) {
 	}
 	l.wantNames(victim)
 	l.wantNames(evil)
+	for i, value := range []string{"@", "x@y", strings.Repeat("v", 8000), "\x1b[2J", "$(reboot); `reboot`", "-r", "a,b=c"} {
+		l.zfs("set", fmt.Sprintf("user:p%d=%s", i, value), evil)
+	}
+	l.zfs("snapshot", evil+"@1")
+	id := l.id(evil, "@1")
+	h, all := l.bytes(cairn.Step{Dataset: evil, To: id})
+	_, err := l.receive(l.pool+"/to", h, bytes.NewReader(all))
+	l.ok(err)
+	l.wantNames(l.pool+"/to", "@1")
+	l.ok(l.destroy(evil, id))
+	l.wantNames(evil)
+	l.wantNames(l.pool+"/to", "@1")
+	l.wantNames(victim)
 }
 
 const zrepl = "zrepl:placeholder"
