@@ -25,7 +25,8 @@ type WriterOptions struct {
 // Writer makes the stream of a zvol from a volume's content. It is used by one
 // goroutine. After an error every later call fails with the same one.
 //
-// A full stream makes a zvol whose volblocksize is BlockSize(Size). An incremental
+// A full stream makes a zvol whose volblocksize is BlockSize(Size), and carries of
+// each block what was given of it, in one record when that is all. An incremental
 // one says nothing about the block size and fits any: OpenZFS writes what does not
 // fill a block of the zvol into it.
 type Writer struct {
@@ -33,8 +34,9 @@ type Writer struct {
 	o     WriterOptions
 	sum   fletcher
 	head  [RecordBytes]byte
-	block []byte // full streams: what has come of the block at blockAt
+	block []byte // full streams: the block at the offset at, of which some parts have come
 	at    int64
+	parts []part
 	next  int64 // where the last extent ended
 	err   error
 }
@@ -63,7 +65,7 @@ func NewWriter(w io.Writer, o WriterOptions) (*Writer, error) {
 	}
 	out := &Writer{w: w, o: o}
 	if o.From == 0 {
-		out.block = make([]byte, 0, BlockSize(o.Size))
+		out.block = make([]byte, BlockSize(o.Size))
 	}
 	out.begin()
 	if out.sendsData() {
@@ -81,8 +83,8 @@ func (o *WriterOptions) check() error {
 		return errors.New("no GUID of the version to send")
 	case !strings.Contains(o.Name, "@") || len(o.Name) >= nameBytes:
 		return fmt.Errorf("%q is not the name of a snapshot", o.Name)
-	case o.From == 0 && o.Object == DataObject && o.Offset%uint64(BlockSize(max(o.Size, sector))) != 0:
-		return fmt.Errorf("it cannot go on at byte %d, inside a block", o.Offset)
+	case o.Object == DataObject && o.Offset%sector != 0:
+		return fmt.Errorf("it cannot go on at byte %d, inside a sector", o.Offset)
 	case o.Size <= 0 || o.Size%sector != 0:
 		return fmt.Errorf("a zvol cannot have %d bytes", o.Size)
 	}
@@ -161,23 +163,35 @@ func (w *Writer) admit(off, length int64) (at, n, skip int64) {
 	return off, length, 0
 }
 
+// part is a range within a block.
+type part struct{ from, to int }
+
 // gather puts p into the block at its offset and says how much of it fits.
 func (w *Writer) gather(off int64, p []byte) int {
-	size := int64(cap(w.block))
-	if at := off - off%size; at != w.at || len(w.block) == 0 {
+	within := int(off % int64(len(w.block)))
+	if at := off - int64(within); at != w.at {
 		w.settle()
-		w.at, w.block = at, w.block[:size]
-		clear(w.block)
+		w.at = at
 	}
-	return copy(w.block[off-w.at:], p)
+	n := copy(w.block[within:], p)
+	if last := len(w.parts) - 1; last >= 0 && w.parts[last].to == within {
+		w.parts[last].to += n
+	} else {
+		w.parts = append(w.parts, part{within, within + n})
+	}
+	return n
 }
 
-// settle writes the gathered block.
+// settle writes the parts of the block that came.
 func (w *Writer) settle() {
-	if len(w.block) > 0 {
-		w.write(DataObject, typeData, w.at, w.block)
-		w.block = w.block[:0]
+	for _, p := range w.parts {
+		for p.from < p.to {
+			n := aligned(w.at+int64(p.from), p.to-p.from)
+			w.write(DataObject, typeData, w.at+int64(p.from), w.block[p.from:p.from+n])
+			p.from += n
+		}
 	}
+	w.parts = w.parts[:0]
 }
 
 // End writes what is left: the zvol's size, and the record that vouches for all.

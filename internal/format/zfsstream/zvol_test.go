@@ -91,7 +91,7 @@ func TestNoVolume(t *testing.T) {
 func TestWriter(t *testing.T) {
 	a, b := golden(t, "a.raw"), golden(t, "b.raw")
 	for _, o := range []zfsstream.WriterOptions{
-		{}, {From: 7}, {Object: 1, Offset: 0x10000}, {From: 7, Object: 1, Offset: 0x3000}, {Object: 2}, {From: 7, Object: 2},
+		{}, {From: 7}, {Object: 1, Offset: 0x10000}, {Object: 1, Offset: 0x15000}, {From: 7, Object: 1, Offset: 0x3000}, {Object: 2}, {From: 7, Object: 2},
 	} {
 		o.Name, o.To, o.Size, o.Created = "v@b", 9, int64(len(b)), time.Unix(1700000000, 0)
 		base := []byte(nil)
@@ -150,6 +150,54 @@ func TestRecordsAreAligned(t *testing.T) {
 	}
 	if n < 16 {
 		t.Errorf("%d records", n)
+	}
+}
+
+// A full stream carries what came and no more, however it is scattered over the
+// blocks of the zvol that it makes: a record is at most the header longer than in
+// the stream of a zvol of 4 KiB blocks, and whole blocks are one record.
+func TestFullStreamCarriesWhatCame(t *testing.T) {
+	const size, unit, block = 8 << 20, cairn.BlockSize, 16 << 10
+	for _, share := range []float64{0.02, 0.3, 0.7, 1} {
+		rnd := rand.New(rand.NewPCG(1, 2))
+		content, units, whole := make([]byte, size), int64(0), 0
+		for at := 0; at < size; at += block {
+			came := 0
+			for off := at; off < at+block; off += unit {
+				if rnd.Float64() < share {
+					content[off], content[off+unit-1], units, came = 1, byte(at>>14)|1, units+1, came+1
+				}
+			}
+			if came == block/unit {
+				whole++
+			}
+		}
+		stream := written(t, zfsstream.WriterOptions{Name: "v@a", To: 9, Size: size}, nil, content)
+		got, _, err := apply(stream, nil)
+		if err != nil || !bytes.Equal(got, content) {
+			t.Fatalf("share %v: %v, equal %v", share, err, bytes.Equal(got, content))
+		}
+		var payload int64
+		blocks, records := 0, int64(0)
+		r, err := zfsstream.NewReader(bytes.NewReader(stream))
+		for rec := (zfsstream.Record{}); err == nil; rec, err = r.Next() {
+			records++
+			if rec.Type != zfsstream.TypeWrite || rec.Object != zfsstream.DataObject {
+				continue
+			}
+			payload += int64(len(rec.Payload))
+			if rec.Length == block {
+				blocks++
+			}
+			if rec.Length&(rec.Length-1) != 0 || rec.Offset%rec.Length != 0 || rec.Length > block {
+				t.Errorf("%d bytes at %d", rec.Length, rec.Offset)
+			}
+		}
+		zfs := units * (unit + zfsstream.RecordBytes) // of a zvol with blocks of 4 KiB
+		t.Logf("share %v: %d bytes, a zvol of 4 KiB blocks %d (%+.1f %%)", share, len(stream), zfs, 100*float64(int64(len(stream))-zfs)/float64(zfs))
+		if payload != units*unit || blocks != whole || int64(len(stream)) > zfs+zfs/10 || records > units+10 {
+			t.Errorf("share %v: %d bytes of payload for %d units, %d of %d blocks whole, %d records, %d bytes in all", share, payload, units, blocks, whole, records, len(stream))
+		}
 	}
 }
 
