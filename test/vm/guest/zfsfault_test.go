@@ -1,9 +1,12 @@
 package guest_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,6 +24,7 @@ type fault struct {
 	snare       *snare
 	options     replicate.Options
 	place       *zfs.Place // nil: each run has one of its own
+	halt        func()     // nil, or what is done once 8 MiB of the stream have passed; then it stands still
 }
 
 // newFault makes two pools, the second of so many MiB.
@@ -59,12 +63,53 @@ func (f *fault) run(names ...string) (*replicate.Report, error) {
 		f.t.Fatal(err)
 	}
 	o := f.options
-	o.Sender, o.Receiver, o.Owner, o.Filter = ep, receiver, "j", nil
+	sender := *ep
+	if f.halt != nil {
+		sender.Sender = halting{ep.Sender, f.halt}
+	}
+	o.Sender, o.Receiver, o.Owner, o.Filter = &sender, receiver, "j", nil
 	for _, name := range names {
 		o.Filter = append(o.Filter, cairn.FilterRule{Name: name, Keep: true})
 	}
 	o.Retry.Attempts = 1
 	return replicate.Run(f.t.Context(), o)
+}
+
+// halting is a sender whose streams stand still after 8 MiB.
+type halting struct {
+	cairn.Sender
+	halt func()
+}
+
+func (h halting) Send(ctx context.Context, step cairn.Step, accept []cairn.Format) (*cairn.Stream, error) {
+	s, err := h.Sender.Send(ctx, step, accept)
+	if err == nil {
+		s.Body = &halted{ReadCloser: s.Body, left: 8 << 20, halt: sync.OnceFunc(h.halt), closed: make(chan struct{})}
+	}
+	return s, err
+}
+
+type halted struct {
+	io.ReadCloser
+	left   int
+	halt   func()
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (h *halted) Read(p []byte) (int, error) {
+	if h.left <= 0 {
+		h.halt()
+		<-h.closed
+	}
+	n, err := h.ReadCloser.Read(p)
+	h.left -= n
+	return n, err
+}
+
+func (h *halted) Close() error {
+	h.once.Do(func() { close(h.closed) })
+	return h.ReadCloser.Close()
 }
 
 // states are what became of each dataset.
@@ -222,9 +267,10 @@ func TestZFSHungReceive(t *testing.T) {
 	f.same(names[0] + "@1")
 }
 
-// A zfs receive in the kernel, whose pool's disk does not answer, is ended by nothing:
-// it is abandoned and its dataset locked, the run ends and others are done. When the
-// disk answers again the lock is gone, and the next run makes it good.
+// A zfs receive whose pool's disk does not answer is ended by nothing, since it books
+// what it has before it goes: it is abandoned and its dataset locked, the run ends,
+// and other pools are replicated to. When the disk answers again the lock is gone, and
+// the next run goes on from what was booked.
 func TestZFSUnendingReceive(t *testing.T) {
 	inside(t)
 	f := newFault(t, 128)
@@ -239,9 +285,9 @@ func TestZFSUnendingReceive(t *testing.T) {
 	f.options = replicate.Options{Watchdog: hurried}
 	there := f.there
 	f.there = "asleep"
-	f.snare.set("receive", before, "dmsetup suspend --nolockfs asleep")
+	f.halt = func() { run(t, "dmsetup suspend --nolockfs asleep") }
 	r, err := f.run(a)
-	f.snare.caught("suspend")
+	f.halt = nil
 	f.want("a receive that nothing ends", r, "a=stuck")
 	if !errors.Is(err, cairn.KindStuck) {
 		t.Errorf("the error is %v (kind %s)", err, cairn.KindOf(err))
@@ -257,7 +303,11 @@ func TestZFSUnendingReceive(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 	}
 	f.there = "asleep"
-	f.want("with the disk back", f.good(a), "a=done")
+	again := f.good(a)
+	f.want("with the disk back", again, "a=done")
+	if !again.Datasets[0].Attempts[0].Steps[0].Resumed {
+		t.Errorf("what was booked was sent again: %+v", again)
+	}
 	f.same(a + "@1")
 }
 
