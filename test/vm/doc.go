@@ -4,6 +4,7 @@
 //
 //	make vm-prepare [KERNEL=backports|stable]   build the machine (root, Debian; minutes, once)
 //	make test-vm    [KERNEL=backports|stable]   build what is missing and run the suite
+//	make test-vm RUN='^TestZFSPoolFull$'        only these tests of the guest, in one machine
 //
 // A machine is an [Image] in the cache: a kernel, a first boot stage and a root
 // file system that is shared read-only by all that run at once. The command
@@ -33,6 +34,6 @@
 //
 // Tests that start machines run only with CAIRN_VM=1; CAIRN_VM_KERNEL chooses the
 // pair, CAIRN_VM_CACHE the folder of machines, and CAIRN_VM_TESTS a pattern of the
-// guest's tests to run instead of all. The tests that run inside are
-// those of test/vm/guest.
+// guest's tests for TestChosen. CAIRN_SCALE reaches the tests that run inside, which
+// are those of test/vm/guest, and of test/script and test/matrix what is about ZFS.
 package vm

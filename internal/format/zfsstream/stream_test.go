@@ -128,6 +128,36 @@ func TestCheckPasses(t *testing.T) {
 	}
 }
 
+// A check that leaves the sums to others lets a changed byte of a payload pass, and
+// still finds a cut at any byte, a byte behind the end and a record that is none.
+func TestCheckWithoutSums(t *testing.T) {
+	leave := zfsstream.CheckOptions{LeaveSums: true}
+	for _, name := range []string{"Lce", "R", "w"} {
+		b := golden(t, name)
+		if got, err := io.ReadAll(zfsstream.Check(bytes.NewReader(b), leave)); err != nil || !bytes.Equal(got, b) {
+			t.Errorf("%s: %v", name, err)
+		}
+		for at := 0; at < len(b); at += 37 {
+			if _, err := io.ReadAll(zfsstream.Check(bytes.NewReader(b[:at]), leave)); cairn.KindOf(err) != cairn.KindCorrupt || !errors.Is(err, io.ErrUnexpectedEOF) {
+				t.Errorf("%s: cut at %d: %v", name, at, err)
+			}
+		}
+		if _, err := io.ReadAll(zfsstream.Check(bytes.NewReader(append(bytes.Clone(b), make([]byte, zfsstream.RecordBytes)...)), leave)); cairn.KindOf(err) != cairn.KindCorrupt {
+			t.Errorf("%s: bytes behind the end: %v", name, err)
+		}
+		passed := 0
+		walk(b, func(_ binary.ByteOrder, head, payload []byte) {
+			if len(payload) > 0 && passed == 0 && binary.LittleEndian.Uint32(head) != uint32(zfsstream.TypeBegin) {
+				payload[0] ^= 0x10
+				passed++
+			}
+		})
+		if _, err := io.ReadAll(zfsstream.Check(bytes.NewReader(b), leave)); err != nil || passed == 0 {
+			t.Errorf("%s: a changed payload: %v", name, err)
+		}
+	}
+}
+
 // Any byte of a stream that is changed is found, by the reader and by a check; so
 // is a cut at any byte.
 func TestDamageIsFound(t *testing.T) {

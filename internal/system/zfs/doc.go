@@ -11,9 +11,11 @@
 //     listed anew and name and GUID are compared. Only cursor bookmarks, whose name
 //     holds their GUID, go by what was listed before.
 //   - No process can hang the caller: each runs in a group of its own under
-//     internal/mech/child. There is no shell, and the locale is fixed.
-//   - GUIDs and integrity of a stream are checked while it passes, at both ends
-//     (internal/format/zfsstream). The end of a stream reaches `zfs receive` only
+//     internal/mech/child. The dataset of one that no signal ends is locked until it
+//     has ended. There is no shell, and the locale is fixed.
+//   - GUIDs, order and end of a stream are checked while it passes, at both ends, and
+//     its sums at the sender (internal/format/zfsstream); the receiver's sums are
+//     verified by `zfs receive`. The end of a stream reaches `zfs receive` only
 //     after the sender has vouched for all of it.
 //   - Names on disk are those of zrepl: holds, cursor bookmarks, placeholders and
 //     the layout of received datasets (docs/formats/zfs-names.md).

@@ -227,7 +227,7 @@ func (r *receive) run(ctx context.Context) error {
 		return r.place.failed("receive", r.subject(), err)
 	}
 	enlarge(c.Stdin())
-	check := zfsstream.Check(in, zfsstream.CheckOptions{OnHeader: r.substream})
+	check := zfsstream.Check(in, zfsstream.CheckOptions{OnHeader: r.substream, LeaveSums: true})
 	readErr, writeErr := feed(c.Stdin(), check)
 	closeErr := c.Stdin().Close()
 	werr := c.Wait()

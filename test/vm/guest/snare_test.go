@@ -1,6 +1,7 @@
 package guest_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -22,26 +23,36 @@ const (
 	after  = "after"
 )
 
-// snareScript takes the trap away before it acts, so that it acts once. Without a
-// trap for its verb it becomes zfs.
-const snareScript = `#!/bin/bash
-dir=${0%/*}
-real=$(PATH=/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin command -v zfs)
-verb=
-if [ -e "$dir/trap" ]; then { read -r verb moment; read -r action; } <"$dir/trap"; fi
-if [ "$verb" != "$1" ] || ! mv "$dir/trap" "$dir/sprung" 2>/dev/null; then exec "$real" "$@"; fi
-case $verb-$moment in
-*-before) eval "$action"; exec "$real" "$@" ;;
-*-after) "$real" "$@"; status=$?; eval "$action"; exit $status ;;
-send-*) "$real" "$@" | { head -c "$moment"; eval "$action"; cat; }; exit ${PIPESTATUS[0]} ;;
-*) { head -c "$moment"; eval "$action"; cat; } | "$real" "$@"; exit ${PIPESTATUS[1]} ;;
+// realZFS is OpenZFS's program.
+const realZFS = "/usr/sbin/zfs"
+
+// snareScript becomes zfs, or the trap when one is set for the verb. Every zfs of a
+// test passes here, so it starts nothing.
+const snareScript = `#!/bin/sh
+dir=${0%%/*}
+if [ -e "$dir/trap" ] && { read -r verb moment; read -r action; } <"$dir/trap" && [ "$verb" = "$1" ] && mv "$dir/trap" "$dir/sprung"; then
+  exec bash "$dir/act" "$moment" "$action" "$@"
+fi
+exec %s "$@"
+`
+
+// snareAct is the trap.
+const snareAct = `moment=$1 action=$2
+shift 2
+case $1-$moment in
+*-before) eval "$action"; exec %[1]s "$@" ;;
+*-after) %[1]s "$@"; status=$?; eval "$action"; exit $status ;;
+send-*) %[1]s "$@" | { head -c "$moment"; eval "$action"; cat; }; exit ${PIPESTATUS[0]} ;;
+*) { head -c "$moment"; eval "$action"; cat; } | %[1]s "$@"; exit ${PIPESTATUS[1]} ;;
 esac
 `
 
 func newSnare(t *testing.T) *snare {
 	t.Helper()
 	s := &snare{t, t.TempDir()}
-	if err := os.WriteFile(s.program(), []byte(snareScript), 0o755); err != nil {
+	err := errors.Join(os.WriteFile(s.program(), fmt.Appendf(nil, snareScript, realZFS), 0o755),
+		os.WriteFile(filepath.Join(s.dir, "act"), fmt.Appendf(nil, snareAct, realZFS), 0o600))
+	if err != nil {
 		t.Fatal(err)
 	}
 	return s

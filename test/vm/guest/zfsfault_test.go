@@ -252,14 +252,14 @@ func TestZFSHungReceive(t *testing.T) {
 		f.zvol(name, 8)
 	}
 	f.options = replicate.Options{Steps: 1, Watchdog: hurried}
-	f.snare.set("receive", "3000000", "pkill -STOP -f '^/usr/sbin/zfs receive'")
+	f.snare.set("receive", "3000000", "pkill -STOP -f '^"+realZFS+" receive'")
 	r, err := f.run(names...)
 	f.snare.caught("stop")
 	f.want("a receive is stopped", r, "a=stuck b=done c=done")
 	if !errors.Is(err, cairn.KindStuck) {
 		t.Errorf("the error is %v (kind %s)", err, cairn.KindOf(err))
 	}
-	if !gone("^/usr/sbin/zfs receive") {
+	if !gone("^" + realZFS + " receive") {
 		t.Error("the stopped program is left")
 	}
 	f.options = replicate.Options{}
@@ -299,7 +299,7 @@ func TestZFSUnendingReceive(t *testing.T) {
 	f.there = there
 	f.want("another pool meanwhile", f.good(b), "b=done")
 	run(t, "dmsetup resume asleep")
-	for i := 0; i < 600 && !gone("^/usr/sbin/zfs receive"); i++ {
+	for i := 0; i < 600 && !gone("^"+realZFS+" receive"); i++ {
 		time.Sleep(100 * time.Millisecond)
 	}
 	f.there = "asleep"

@@ -74,7 +74,7 @@ func (h *host) start() {
 
 func (h *host) wait(what string, is func() bool) {
 	h.t.Helper()
-	for end := time.Now().Add(3 * time.Minute); !is(); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(3 * time.Minute); !is(); time.Sleep(250 * time.Millisecond) {
 		if time.Now().After(end) {
 			h.t.Fatalf("it does not come about that %s", what)
 		}
@@ -148,7 +148,7 @@ func (k *killing) change() {
 
 // wake begins a run; the daemon may die of it before it answers.
 func (k *killing) wake() {
-	_, _ = k.here.c.Wake(k.t.Context(), "nightly", client.Wake{}) // what comes of it is looked at
+	_, _ = k.here.c.Wake(k.t.Context(), "nightly", client.Wake{Verbs: []string{"replicate"}}) // what comes of it is looked at
 }
 
 // converged lets runs go on until the sink has the newest snapshot and a run is done.
