@@ -33,6 +33,7 @@ var replicationCases = []Case{
 	{"ReplicationIsResumableFullSend__initial_GuaranteeNothing_incremental_GuaranteeIncremental", func(t *testing.T, w *World) {
 		resumableFull(t, w, replicate.Protection{Initial: replicate.Nothing, Incremental: replicate.Incremental})
 	}},
+	{"ReplicationGivesDeadTokenUp", deadTokenRun},
 	{"ReplicationOfPlaceholderFilesystemsInChainedReplicationScenario", chained},
 	{"ReplicationPlaceholderEncryption__EncryptOnReceiverUseCase__WorksIfConfiguredWithInherit", encryptOnReceiver},
 	{"ReplicationPlaceholderEncryption__UnspecifiedIsOkForClientIdentityPlaceholder", unspecifiedIdentity},
@@ -264,6 +265,33 @@ func resumableFull(t *testing.T, w *World, protect replicate.Protection) {
 	p.wantSame(vol+"@b", p.target(vol)+"@b")
 	if protect.Incremental != replicate.Nothing {
 		p.wantMarks(vol, "j cursor "+cursorOf(p.id(vol, "@c")))
+	}
+}
+
+// The version that a cut receive was of is destroyed: the next run gives up what was
+// kept of it and sends what there is.
+func deadTokenRun(t *testing.T, w *World) {
+	p := w.pair(t, zfs.Job{})
+	vol := p.big("a")
+	after := int64(zvolBytes / 2)
+	sender := *p.sender
+	sender.Sender = cutSender{p.sender.Sender, &after}
+	p.options.Sender, p.options.Protect = &sender, replicate.Protection{Initial: replicate.Nothing, Incremental: replicate.Incremental}
+	_, err := p.replicate()
+	p.want("a run whose line is cut", err, cairn.KindUnavailable)
+	kept := p.there.list(p.target(vol)).Partial
+	if kept == nil {
+		t.Fatal("nothing was kept")
+	}
+	p.zfs("destroy", vol+"@b")
+	p.fill(vol, "c")
+	p.zfs("snapshot", vol+"@c")
+	p.connect(zfs.Job{})
+	p.mustReplicate()
+	p.there.wantNames(p.target(vol), "@c")
+	p.wantSame(vol+"@c", p.target(vol)+"@c")
+	if left := p.there.list(p.target(vol)).Partial; left != nil {
+		t.Errorf("after it there is still a partial: %+v", left)
 	}
 }
 
