@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -171,8 +172,12 @@ func describeTape(ctx context.Context, name string, t *tape.Tape) (tapeInfo, err
 	if err != nil {
 		return tapeInfo{}, err
 	}
+	lock, err := t.LockText(ctx)
+	if err != nil {
+		return tapeInfo{}, err
+	}
 	info := tapeInfo{Drive: name, Name: ix.Root.Name, Barcode: t.Barcode(), UUID: label.VolumeUUID, Format: label.Version, BlockSize: label.BlockSize,
-		Generation: ix.Generation, Written: ix.UpdateTime.Time(), Creator: ix.Creator, Lock: ix.Lock.String(), Total: room.Total, Remaining: room.Remaining,
+		Generation: ix.Generation, Written: ix.UpdateTime.Time(), Creator: ix.Creator, Lock: cmp.Or(lock, ix.Lock.String()), Total: room.Total, Remaining: room.Remaining,
 		Problems: append([]string{}, t.Notes()...)}
 	for _, n := range ix.All() {
 		if n.File != nil {

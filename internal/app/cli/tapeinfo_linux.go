@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"cairn"
 	"cairn/internal/front/ltfsmount"
 	"cairn/internal/policy/syncpolicy"
 )
@@ -11,8 +12,11 @@ import (
 // mountedInfo answers `tape info` for a folder on which a tape is mounted.
 func (p *program) mountedInfo(dir string, asJSON bool) (mounted bool, err error) {
 	r, err := ltfsmount.Ask(dir)
-	if err != nil {
-		return false, nil //nolint:nilerr // no tape is mounted there
+	switch {
+	case cairn.KindOf(err) == cairn.KindUnavailable:
+		return true, err
+	case err != nil:
+		return false, nil // no tape is mounted there
 	}
 	if asJSON {
 		return true, p.printJSON(r)

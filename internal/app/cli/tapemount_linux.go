@@ -126,6 +126,9 @@ func (p *program) mountTape(ctx context.Context, dir string, o mountOptions, par
 	if f.Status().ReadOnly {
 		state = "read-only"
 	}
+	if why := f.ReadOnlyWhy(); why != "" {
+		state += " since " + why
+	}
 	said := fmt.Sprintf("mounted %s on %s, %s, generation %d", o.drive, dir, state, f.Status().Generation)
 	if err := p.printf("%s\n", said); err != nil {
 		return errors.Join(err, m.Unmount(), f.Close(context.WithoutCancel(ctx)))
@@ -197,6 +200,9 @@ func belongs(pattern string, words ...string) bool {
 func (p *program) logger() *slog.Logger { return slog.New(slog.NewTextHandler(p.errOut, nil)) }
 
 func (p *program) repairBefore(ctx context.Context, t *tape.Tape) error {
+	if err := t.CheckWritable(ctx); err != nil {
+		return err
+	}
 	fixed, err := t.Recover(ctx, false, creator("Recovery"), time.Now())
 	for _, line := range append(fixed.Actions, fixed.Files...) {
 		p.note("repaired: %s", line)

@@ -13,25 +13,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"cairn"
+	"cairn/internal/front/ltfsmount"
 	"cairn/internal/system/tape"
 )
 
-// What the mount tells about itself.
-const (
-	attrSync  = "user.ltfs.sync"
-	attrPID   = "user.ltfs.vendor.cairn.pid"
-	attrDrive = "user.ltfs.vendor.cairn.drive"
-	attrIndex = "user.ltfs.indexGeneration"
-)
-
-func mountAttr(dir, name string) (string, error) {
-	buf := make([]byte, 4096)
-	n, err := syscall.Getxattr(dir, name, buf)
-	if err != nil {
-		return "", &cairn.Error{Op: "ask the mount on", Subject: dir, Kind: cairn.KindInvalid, Err: err, Hint: "name the folder on which a tape is mounted"}
-	}
-	return string(buf[:n]), nil
-}
+// attrSync is the attribute of a mount's root that syncs.
+const attrSync = "user.ltfs.sync"
 
 func syncMount(dir string) error {
 	if err := syscall.Setxattr(dir, attrSync, []byte("1"), 0); err != nil {
@@ -55,17 +42,17 @@ func (p *program) tapeSyncCommand() *cobra.Command {
 		Example: "  cairn tape sync /mnt/tape",
 		Args:    cobra.ExactArgs(1),
 		RunE: run(func(_ context.Context, _ *cobra.Command, args []string) error {
-			if _, err := mountAttr(args[0], attrPID); err != nil {
+			if _, err := ltfsmount.Ask(args[0]); err != nil {
 				return err
 			}
 			if err := syncMount(args[0]); err != nil {
 				return err
 			}
-			generation, err := mountAttr(args[0], attrIndex)
+			r, err := ltfsmount.Ask(args[0])
 			if err != nil {
 				return err
 			}
-			return p.printf("everything is on tape, in generation %s\n", generation)
+			return p.printf("everything is on tape, in generation %d\n", r.Generation)
 		}),
 	}
 }
@@ -85,34 +72,44 @@ func (p *program) tapeUnmountCommand() *cobra.Command {
 }
 
 func (p *program) unmountTape(ctx context.Context, dir string) error {
-	pidText, err := mountAttr(dir, attrPID)
+	before, err := ltfsmount.Ask(dir)
+	if cairn.KindOf(err) == cairn.KindUnavailable {
+		if err := detachFrom(ctx, dir); err != nil {
+			return err
+		}
+		return &cairn.Error{Op: "vouch for tape on", Subject: dir, Kind: cairn.KindUnavailable, Err: errors.New("unmounted, but the process that had mounted it had ended before"),
+			Hint: "what was not synced is lost; cairn tape check with the name of the drive says what is on tape"}
+	}
 	if err != nil {
 		return err
 	}
-	pid, err := strconv.Atoi(pidText)
-	if err != nil {
-		return invalid("unmount tape", dir, "", err)
-	}
-	name, err := mountAttr(dir, attrDrive)
+	// Without room or budget for one more index there is still the last one; a tape
+	// that takes nothing any more has had its last one.
+	synced := syncMount(dir)
+	r, err := ltfsmount.Ask(dir)
 	if err != nil {
 		return err
 	}
-	// Without room or budget for one more index there is still the last one.
-	if err := syncMount(dir); err != nil && cairn.KindOf(err) != cairn.KindSpace {
-		return err
+	stopped := r.State == cairn.StateDamaged.String()
+	if synced != nil && cairn.KindOf(synced) != cairn.KindSpace && !stopped {
+		return synced
 	}
 	if err := detachFrom(ctx, dir); err != nil {
 		return err
 	}
-	if err := ended(ctx, pid); err != nil {
+	if err := ended(ctx, before.PID); err != nil {
 		return err
 	}
-	return withTape(ctx, name, false, func(t *tape.Tape) error {
+	if stopped {
+		return &cairn.Error{Op: "vouch for tape", Subject: r.Drive, Kind: cairn.KindDamaged, Err: fmt.Errorf("unmounted, but %s and %s are not on it: %s", count(r.AtRisk.Files, "changed file"), size(r.AtRisk.Bytes), r.Why),
+			Hint: "what is on it can be read: cairn tape mount --read-only, cairn tape extract"}
+	}
+	return withTape(ctx, r.Drive, false, func(t *tape.Tape) error {
 		if notes := t.Notes(); len(notes) > 0 {
-			return &cairn.Error{Op: "vouch for tape", Subject: name, Kind: cairn.KindDamaged, Err: errors.New(strings.Join(notes, "; ")),
+			return &cairn.Error{Op: "vouch for tape", Subject: r.Drive, Kind: cairn.KindDamaged, Err: errors.New(strings.Join(notes, "; ")),
 				Hint: "the process that had mounted it says what happened; cairn tape check --repair brings it into order"}
 		}
-		return p.printf("unmounted %s: everything is on tape, in generation %d\n", name, t.Index().Generation)
+		return p.printf("unmounted %s: everything is on tape, in generation %d\n", r.Drive, t.Index().Generation)
 	})
 }
 

@@ -110,8 +110,8 @@ func (m *Mounts) ask(ctx context.Context, folder string) (t client.Tape, ok bool
 	defer timer.Stop()
 	select {
 	case a := <-answered:
-		if errors.Is(a.err, syscall.ENOTCONN) {
-			unknown.Why = "the process that mounted it has ended: umount " + folder + ", then cairn tape check"
+		if errors.Is(a.err, cairn.KindUnavailable) {
+			unknown.Why = errEnded.Error() + ": cairn tape unmount " + folder + ", then cairn tape check"
 			return unknown, true
 		}
 		return a.tape, a.err == nil
@@ -123,8 +123,11 @@ func (m *Mounts) ask(ctx context.Context, folder string) (t client.Tape, ok bool
 	return unknown, true
 }
 
+var errEnded = errors.New("the process that mounted it has ended")
+
 // Ask is what the mount on a folder tells of itself. It waits as long as that
-// takes; KindInvalid when none of ours is mounted there.
+// takes; KindInvalid when none of ours is mounted there, KindUnavailable when its
+// process has ended.
 func Ask(folder string) (client.Tape, error) {
 	const longest = 64 << 10 // the kernel's limit for an attribute
 	buf := make([]byte, longest)
@@ -132,6 +135,9 @@ func Ask(folder string) (client.Tape, error) {
 	var t client.Tape
 	if err == nil {
 		err = json.Unmarshal(buf[:n], &t)
+	}
+	if errors.Is(err, syscall.ENOTCONN) {
+		return t, &cairn.Error{Op: "ask the mount on", Subject: folder, Kind: cairn.KindUnavailable, Err: errEnded, Hint: "cairn tape unmount " + folder + ", then cairn tape check with the name of the drive"}
 	}
 	if err != nil {
 		return t, &cairn.Error{Op: "ask the mount on", Subject: folder, Kind: cairn.KindInvalid, Err: err, Hint: "name the folder on which a tape is mounted"}

@@ -67,6 +67,8 @@ type FS struct {
 	done  chan struct{} // closed when the goroutine has ended
 	kick  chan struct{} // wakes it
 
+	refuses string // why it is read-only although nobody asked for that; empty: it is not
+
 	endUnknown bool       // a write failed; only the goroutine uses it
 	increments increments // only the goroutine changes it, with mu held
 
@@ -175,17 +177,18 @@ func NewFS(ctx context.Context, t *Tape, o FSOptions) (*FS, error) {
 	if o.Index != nil {
 		ix, o.ReadOnly = o.Index, true
 	}
+	why := ""
 	if !o.ReadOnly {
-		lock, err := t.lockText(ctx)
-		if err != nil {
+		var err error
+		if why, err = t.readOnlyWhy(ctx); err != nil {
 			return nil, err
 		}
-		o.ReadOnly = lock != ""
+		o.ReadOnly = why != ""
 	}
 	f := &FS{t: t, opt: o, log: o.Logger, cache: newRecordCache(t), done: make(chan struct{}), kick: make(chan struct{}, 1),
 		open: map[*Node]bool{}, written: map[*Node]bool{}, partial: map[*Node]bool{}, flushed: map[*Handle]time.Time{}, progress: make(chan struct{}), epoch: 1, snapshot: 1, left: -1}
 	f.ctx, f.stop = context.WithCancel(context.WithoutCancel(ctx))
-	f.header = *ix
+	f.header, f.refuses = *ix, why
 	f.header.Root, f.comment = nil, ""
 	f.sync = SyncState{Generation: ix.Generation, Location: ix.Self, complete: true}
 	t.mover.forget()
@@ -418,6 +421,10 @@ const entryBytes = 600
 
 // nextSize is what the next index will take, about. The caller holds mu.
 func (f *FS) nextSize() int64 { return f.sync.lastSize + entryBytes*int64(f.risk.Files) }
+
+// ReadOnlyWhy says why the tape refuses to be written although the options did not;
+// empty when it does not.
+func (f *FS) ReadOnlyWhy() string { return f.refuses }
 
 // SetComment is the commit message of the indexes that follow, in this mount.
 func (f *FS) SetComment(text string) error {

@@ -29,6 +29,22 @@ var mediumLocks = map[byte]string{mediumUnlocked: "unlocked", mediumNoLock: "unl
 	mediumErrorAny: "write error", mediumErrorData: "write error in the data partition", mediumErrorIndex: "write error in the index partition",
 	mediumErrorBothOf: "write errors in both partitions"}
 
+// readOnlyWhy says why the volume cannot be mounted for writing: its medium is
+// protected, or it is locked; empty when it can.
+func (t *Tape) readOnlyWhy(ctx context.Context) (string, error) {
+	if t.drive.Protected() {
+		return "its medium is write protected", nil
+	}
+	lock, err := t.LockText(ctx)
+	switch {
+	case err != nil || lock == "":
+		return "", err
+	case strings.HasPrefix(lock, "write error"):
+		return "its medium had a " + lock, nil
+	}
+	return "it is " + lock, nil
+}
+
 // hadWriteError reports whether the lock says that the medium is worn.
 func hadWriteError(lock byte) bool {
 	return lock == mediumErrorAny || lock >= mediumErrorData && lock <= mediumErrorBothOf
@@ -54,7 +70,7 @@ func MediumLock(ctx context.Context, d drive.Drive) (value byte, text string, er
 // CheckWritable refuses a volume that is locked, by its index or by the medium's
 // attribute, with KindPermission.
 func (t *Tape) CheckWritable(ctx context.Context) error {
-	lock, err := t.lockText(ctx)
+	lock, err := t.LockText(ctx)
 	if err != nil || lock == "" {
 		return err
 	}
@@ -68,8 +84,9 @@ func (t *Tape) CheckWritable(ctx context.Context) error {
 	return t.fail("write tape", cairn.KindPermission, hint, "it is %s", lock)
 }
 
-// lockText is the stronger one of both locks, empty when there is none.
-func (t *Tape) lockText(ctx context.Context) (string, error) {
+// LockText is the stronger one of the locks of index and medium in words, empty when
+// there is none: locked, permlocked, or a write error that the medium had.
+func (t *Tape) LockText(ctx context.Context) (string, error) {
 	value, text, err := MediumLock(ctx, t.drive)
 	switch {
 	case t.index.Lock == ltfs.PermLocked:

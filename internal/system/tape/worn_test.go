@@ -154,3 +154,45 @@ func TestWornMediumUnderPut(t *testing.T) {
 		}
 	}
 }
+
+// A medium whose tab is set, and a volume that is locked, are mounted read-only and
+// say why: nobody's writes are taken and then refused.
+func TestReadOnlyMediumIsMountedReadOnly(t *testing.T) {
+	for want, set := range map[string]func(*faketape.Tape) error{
+		"":                              func(*faketape.Tape) error { return nil },
+		"its medium is write protected": func(d *faketape.Tape) error { d.Tab = true; return nil },
+		"it is locked":                  func(d *faketape.Tape) error { return d.SetAttribute(t.Context(), 0, ltfs.AttrLock, 0, []byte{1}) },
+		"its medium had a write error":  func(d *faketape.Tape) error { return d.SetAttribute(t.Context(), 0, ltfs.AttrLock, 0, []byte{2}) },
+	} {
+		d := blank(t)
+		if err := set(d); err != nil {
+			t.Fatal(err)
+		}
+		before := d.Changes()
+		f := mount(t, d, tape.FSOptions{})
+		if f.ReadOnlyWhy() != want || f.Status().ReadOnly != (want != "") {
+			t.Errorf("%q, want %q; read-only %v", f.ReadOnlyWhy(), want, f.Status().ReadOnly)
+		}
+		if _, err := f.Root().Create("x"); (err != nil) != (want != "") {
+			t.Errorf("%q: a new file: %v", want, err)
+		}
+		unmount(t, f)
+		if want != "" && d.Changes() != before {
+			t.Errorf("%q: it was written to", want)
+		}
+	}
+	target := volumeInDrive(t, t.TempDir())
+	target.Protected = true
+	v, err := onDrive(t.Context(), target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := tape.NewFS(t.Context(), v, tape.FSOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.ReadOnlyWhy() != "its medium is write protected" {
+		t.Errorf("a SCSI drive: %q", f.ReadOnlyWhy())
+	}
+	unmount(t, f)
+}

@@ -59,6 +59,8 @@ type Tape struct {
 
 	// Capacity of each partition in bytes; 0 is without end.
 	Room [2]int64
+	// Tab is the cartridge's: with it set nothing is written.
+	Tab bool
 	// Fail, when not nil, is asked before every call by its name and may return an
 	// error instead.
 	Fail func(call string) error
@@ -243,6 +245,9 @@ func (t *Tape) Write(ctx context.Context, p []byte) (drive.Warning, error) {
 	if err := t.ask("write"); err != nil {
 		return 0, err
 	}
+	if t.Tab {
+		return 0, errProtected
+	}
 	if err := t.raise(ctx); err != nil {
 		return 0, err
 	}
@@ -262,6 +267,9 @@ func (t *Tape) Write(ctx context.Context, p []byte) (drive.Warning, error) {
 func (t *Tape) WriteFilemarks(ctx context.Context, n int, _ bool) error {
 	if err := t.ask("filemark"); err != nil {
 		return err
+	}
+	if t.Tab && n > 0 {
+		return errProtected
 	}
 	if err := t.raise(ctx); err != nil {
 		return err
@@ -321,6 +329,11 @@ func (t *Tape) Capacity(_ context.Context, part int) (drive.Capacity, error) {
 	c := t.Room[part]
 	return drive.Capacity{Total: c, Remaining: max(0, c-c/10-t.used(part))}, nil
 }
+
+var errProtected = &cairn.Error{Op: "write tape record", Kind: cairn.KindPermission, Err: errors.New("the medium is write protected")}
+
+// Protected is how the tab stands.
+func (t *Tape) Protected() bool { return t.Tab }
 
 // MaxBlock is the longest record.
 func (t *Tape) MaxBlock() int { return 1 << 20 }

@@ -74,6 +74,9 @@ func (f *Folder) writeConfiguration() error {
 	return nil
 }
 
+// Protected tells whether the medium refuses to be written.
+func (f *Folder) Protected() bool { return f.protected }
+
 // mayWrite refuses a medium that must not be written.
 func (f *Folder) mayWrite(op string) error {
 	switch {

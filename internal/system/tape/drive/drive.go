@@ -109,6 +109,9 @@ type Drive interface {
 	// Capacity tells the room of a partition.
 	Capacity(ctx context.Context, partition int) (Capacity, error)
 
+	// Protected reports whether the medium refuses to be written.
+	Protected() bool
+
 	// MaxBlock is the longest record in bytes.
 	MaxBlock() int
 
