@@ -242,6 +242,18 @@ var ways = map[string]func(c *cell){
 		}
 		c.arrived("@b")
 	},
+	"renamed": func(c *cell) {
+		c.capture("@a", 64<<10)
+		c.done(nil)
+		if err := c.to.endpoint.Renames.Rename(c.t.Context(), "d", "aside"); err != nil {
+			c.t.Fatal(err)
+		}
+		c.capture("@b", 32<<10)
+		if steps := c.done(nil); len(steps) != 1 || steps[0].From != "@a" || steps[0].BytesMoved > 64<<10 {
+			c.t.Errorf("steps %+v", steps)
+		}
+		c.arrived("@b")
+	},
 	"resumed": func(c *cell) {
 		c.capture("@a", 7<<20)
 		steps := c.done(func(s cairn.Sender) cairn.Sender { return &breaking{Sender: s, after: 6 << 20, times: 1} })
@@ -268,7 +280,7 @@ var ways = map[string]func(c *cell){
 	},
 }
 
-var wayNames = []string{"full", "incremental", "bookmark", "resumed", "cancelled"}
+var wayNames = []string{"full", "incremental", "bookmark", "renamed", "resumed", "cancelled"}
 
 // breaking is a sender whose first streams end with an error after some bytes.
 type breaking struct {
