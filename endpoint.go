@@ -237,9 +237,9 @@ type Resizer interface {
 
 // Renamer renames datasets.
 type Renamer interface {
-	// Rename gives the dataset a new name, and what lies below it goes along;
-	// KindExists when the name is taken. Parents that are missing are made, as a
-	// receive makes them.
+	// Rename gives the dataset a new name; KindExists when it is taken. Parents that
+	// are missing are made, as a receive makes them. Below a ZFS dataset everything
+	// goes along; volumes, whose names only look like paths, move one by one.
 	Rename(ctx context.Context, from, to string) error
 }
 

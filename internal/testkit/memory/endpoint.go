@@ -21,7 +21,7 @@ const sector = 512
 func (p *Place) Endpoint() *cairn.Endpoint {
 	formats := map[cairn.DatasetKind][]cairn.Format{cairn.KindVolume: {cairn.FormatBlocks}}
 	return &cairn.Endpoint{
-		Info:   cairn.Info{Place: p.name, Sends: formats, Accepts: formats},
+		Info:   cairn.Info{Place: p.name, Sends: formats, Accepts: formats, Clones: []cairn.DatasetKind{cairn.KindVolume}},
 		Lister: p, Sender: p, Receiver: p, Snapshots: p, Bookmarks: p, Destroys: p, Leases: p, Estimates: p,
 		Blocks: p, Changes: p, Rollbacks: p, Resizes: p, Renames: p, Verifies: p, Seals: p, Digests: p, Heals: p,
 	}
@@ -389,6 +389,11 @@ func (p *Place) Rename(ctx context.Context, from, to string) error {
 		delete(p.datasets, from)
 		d.info.Name = to
 		p.datasets[to] = d
+		for _, clone := range p.datasets {
+			if clone.info.Origin.Dataset == from {
+				clone.info.Origin.Dataset = to
+			}
+		}
 		return nil
 	})
 }

@@ -66,6 +66,12 @@ func (d *dataset) step(s cairn.Step) (to *version, set blockSet, err error) {
 		}
 		return to, set, nil
 	}
+	if s.Origin != "" {
+		if d.info.Origin != (cairn.Origin{Dataset: s.Origin, VersionID: s.From}) {
+			return nil, nil, failed("send", d.info.Name+s.To.Name, cairn.KindConflict, fmt.Errorf("it is no clone of %s%s", s.Origin, s.From.Name))
+		}
+		return to, d.changed(0, to), nil
+	}
 	from, err := d.find("send", s.From)
 	if err != nil {
 		return nil, nil, err
@@ -104,7 +110,7 @@ func (p *Place) Send(ctx context.Context, s cairn.Step, accept []cairn.Format) (
 		return nil, err
 	}
 	call.Stage = Body
-	h := cairn.StreamHeader{Format: cairn.FormatBlocks, Dataset: s.Dataset, Kind: cairn.KindVolume, From: s.From,
+	h := cairn.StreamHeader{Format: cairn.FormatBlocks, Dataset: s.Dataset, Kind: cairn.KindVolume, Origin: s.Origin, From: s.From,
 		To: to.Version, Volume: to.Size, Resume: resume, Size: int64(content.Len())}
 	ctx, cancel := context.WithCancel(ctx)
 	return &cairn.Stream{Header: h, Body: &sending{body: body{p: p, ctx: ctx, call: call, r: content}, close: func() {
@@ -224,12 +230,24 @@ func (p *Place) begin(h cairn.StreamHeader) (*incoming, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	d := p.datasets[h.Dataset]
+	var origin *version
+	switch {
+	case h.Origin != "" && d != nil && d.newest() != nil:
+		return refuse(cairn.KindConflict, "the stream makes a clone, and the dataset is here")
+	case h.Origin != "":
+		if origin = p.snapshotOf(h.Origin, h.From.GUID); origin == nil {
+			return refuse(cairn.KindConflict, "the stream makes a clone of %s%s (%v), which is not here", h.Origin, h.From.Name, h.From.GUID)
+		}
+	}
 	if d == nil {
-		if !h.From.IsZero() {
+		if !h.From.IsZero() && origin == nil {
 			return refuse(cairn.KindConflict, "the base %s (%v) is not here: the dataset does not exist", h.From.Name, h.From.GUID)
 		}
 		d = newDataset(h.Dataset, h.Volume)
 		d.info.Sealed, d.unfilled = true, true
+		if origin != nil {
+			d.info.Origin = cairn.Origin{Dataset: h.Origin, VersionID: origin.VersionID}
+		}
 	}
 	for _, v := range d.versions {
 		switch {
@@ -249,6 +267,9 @@ func (p *Place) begin(h cairn.StreamHeader) (*incoming, error) {
 	case h.From.IsZero() && newest != nil:
 		return refuse(cairn.KindConflict, "a full stream onto a dataset that has %s (%v)", newest.Name, newest.GUID)
 	case h.From.IsZero():
+	case origin != nil:
+		in.base = origin
+		in.base.users++
 	case newest == nil || newest.GUID != h.From.GUID || newest.image == nil:
 		return refuse(cairn.KindConflict, "the stream stands on %s (%v), the newest version here is %s", h.From.Name, h.From.GUID, newest.text())
 	default:
@@ -262,6 +283,20 @@ func (p *Place) begin(h cairn.StreamHeader) (*incoming, error) {
 	p.datasets[h.Dataset] = d
 	d.receiving = true
 	return in, nil
+}
+
+// snapshotOf finds a snapshot by its GUID; p.mu is held.
+func (p *Place) snapshotOf(ds string, guid cairn.GUID) *version {
+	d := p.datasets[ds]
+	if d == nil {
+		return nil
+	}
+	for _, v := range d.versions {
+		if v.GUID == guid && v.image != nil {
+			return v
+		}
+	}
+	return nil
 }
 
 func (v *version) text() string {

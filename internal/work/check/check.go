@@ -89,7 +89,7 @@ type Options struct {
 
 // Rules lists all rules in the order in which they run.
 func Rules() []Rule {
-	return slices.Concat(listRules, versionRules, leaseRules, sendRules, receiveRules, resumeRules, volumeRules, callRules)
+	return slices.Concat(listRules, versionRules, leaseRules, sendRules, receiveRules, cloneRules, resumeRules, volumeRules, callRules)
 }
 
 // Run checks the rules one after the other. The error is for the run as a whole;

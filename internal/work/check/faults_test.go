@@ -518,6 +518,26 @@ var faults = []fault{
 			return nil
 		})
 	}},
+	{"clone", "origin is listed as", func(ep *cairn.Endpoint, was cairn.Endpoint, _ *memory.Place) {
+		ep.Lister = rows(was, func(l *cairn.Listing) { l.Dataset.Origin = cairn.Origin{} })
+	}},
+	{"clone", "is listed as a clone of", func(ep *cairn.Endpoint, was cairn.Endpoint, _ *memory.Place) {
+		ep.Lister = rows(was, func(l *cairn.Listing) {
+			if l.Dataset.Origin.IsZero() {
+				l.Dataset.Origin = cairn.Origin{Dataset: "x", VersionID: cairn.VersionID{Name: "@x", GUID: 1}}
+			}
+		})
+	}},
+	{"clone", "stream stands on", func(ep *cairn.Endpoint, was cairn.Endpoint, _ *memory.Place) {
+		ep.Sender = sender(func(ctx context.Context, step cairn.Step, accept []cairn.Format) (*cairn.Stream, error) {
+			s, err := was.Sender.Send(ctx, step, accept)
+			if err == nil {
+				s.Header.Origin = ""
+			}
+			return s, err
+		})
+	}},
+	{"clone-origin", "not here: succeeded", forgiving(cairn.KindConflict)},
 	{"seal", "not listed as sealed", func(ep *cairn.Endpoint, _ cairn.Endpoint, _ *memory.Place) {
 		ep.Seals = sealer(func(context.Context, string, bool) error { return nil })
 	}},

@@ -3,7 +3,6 @@ package replicate
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -104,7 +103,7 @@ func (r *run) applyMoves(tasks []*task, moves []plan.Move) {
 		case r.Receiver.Renames == nil:
 			why = "the receiver lets nobody rename"
 		default:
-			t.planned, t.rename, t.node.report.RenamedFrom = false, m.Rename, m.From
+			t.planned, t.move, t.node.report.RenamedFrom = false, &m, m.From
 			t.above = append(t.above, tasksOf(tasks, m.After)...)
 			continue
 		}
@@ -125,23 +124,29 @@ func tasksOf(tasks []*task, names []string) []*task {
 	return found
 }
 
-// follow renames the receiver's dataset, once. It may have been done by an attempt
-// that was abandoned.
+// follow renames the receiver's dataset, if that was not done: by an attempt that
+// was abandoned, or together with one above it. Volumes move one by one.
 func (t *task) follow(ctx context.Context) error {
-	if t.rename == "" {
+	if t.move == nil {
 		return nil
 	}
 	watchdog.From(ctx).Enter("rename")
-	err := t.Receiver.Renames.Rename(ctx, t.rename, t.dataset)
-	if err != nil && !errors.Is(err, cairn.KindNotFound) && !errors.Is(err, cairn.KindExists) {
-		return err
+	names := []string{t.move.Rename, t.move.From, t.dataset}
+	there := map[string]bool{}
+	for l, err := range t.Receiver.Lister.List(ctx, cairn.Query{Filter: t.Filter, Names: names}) {
+		if err != nil {
+			return err
+		}
+		there[l.Dataset.Name] = true
 	}
-	if err == nil {
-		t.Log.Info("renamed at the receiver", "dataset", t.dataset, "was", t.rename)
-		return nil
+	for _, name := range names[:2] {
+		if there[name] && !there[t.dataset] {
+			if err := t.Receiver.Renames.Rename(ctx, name, t.dataset); err != nil {
+				return err
+			}
+			t.Log.Info("renamed at the receiver", "dataset", t.dataset, "was", t.move.From)
+			return nil
+		}
 	}
-	for _, lerr := range t.Receiver.Lister.List(ctx, cairn.Query{Filter: t.Filter, Names: []string{t.dataset}}) {
-		return lerr // it is there
-	}
-	return err
+	return nil
 }

@@ -25,7 +25,7 @@ type task struct {
 	above    []*task
 	origin   *task         // of a clone that begins; nil: it waits for none
 	done     chan struct{} // closed when the task ended; nil: no clone waits for it
-	rename   string        // what the receiver's dataset is called, to be renamed first; empty: as it should be
+	move     *plan.Move    // under which other name the receiver has it; nil: under its own, or not at all
 	first    chan struct{} // closed when the receiver has the dataset, or will not get it in this run; nil: it has it
 	arrived  bool          // what closed first; set before
 	progress map[cairn.GUID]*watchdog.Progress
@@ -235,7 +235,7 @@ func (a *attemptNode) plan(t *task) {
 func (t *task) prepare(ctx context.Context) error {
 	w, err, _ := watchdog.Value(ctx, &watchdog.Progress{}, t.watch("prepare replication of", t.dataset), t.ready)
 	if err == nil {
-		t.todo, t.planned, t.rename = w, false, ""
+		t.todo, t.planned, t.move = w, false, nil
 		t.live.update(func() { t.node.report.LeftOut, t.node.report.Whole = len(w.plan.LeftOut), w.plan.Whole })
 		if why := w.plan.Whole; why != "" {
 			t.Log.Info("a clone is sent whole", "dataset", t.dataset, "why", why)
