@@ -128,6 +128,26 @@ func (p *Place) failed(c Call, err error) error {
 	return &cairn.Error{Op: string(c.Ability), Subject: c.Dataset, Place: p.name, Kind: kind, Err: err}
 }
 
+// Clone makes a writable volume that is a clone of a snapshot.
+func (p *Place) Clone(origin, version, name string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.datasets[name] != nil {
+		return failed("clone", name, cairn.KindExists, nil)
+	}
+	if d := p.datasets[origin]; d != nil {
+		for _, v := range d.versions {
+			if v.Name == version && v.image != nil {
+				c := newDataset(name, v.Size)
+				c.head, c.info.Origin = v.image.clone(), cairn.Origin{Dataset: origin, VersionID: v.VersionID}
+				p.datasets[name] = c
+				return nil
+			}
+		}
+	}
+	return failed("clone", origin+version, cairn.KindNotFound, nil)
+}
+
 // Create makes a volume of zeroes.
 func (p *Place) Create(name string, size int64) error {
 	if err := cairn.CheckDatasetName(name); err != nil {
