@@ -105,6 +105,9 @@ func (c *content) missing(off, length int64) (n int64) {
 	return n
 }
 
+// reach is the end of what can hold pages: behind it are none.
+func (c *content) reach() int64 { return int64(len(c.chunks)) * chunkPages * pageSize }
+
 // each calls f for the part of each page that the range covers.
 func each(off, length int64, f func(n int64, from, to int)) {
 	for end := off + length; off < end; {
@@ -137,7 +140,7 @@ func (c *content) write(p []byte, off int64) {
 
 // zero clears a range; whole pages give their room back when free is set.
 func (c *content) zero(off, length int64, free bool) {
-	end := min(off+length, int64(len(c.chunks))*chunkPages*pageSize)
+	end := min(off+length, c.reach())
 	each(off, end-off, func(n int64, from, to int) {
 		switch {
 		case c.at(n) == nil:

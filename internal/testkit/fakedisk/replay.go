@@ -172,9 +172,14 @@ func (r *Replay) change(e Entry) {
 func (u *undurable) clear(c *content, off, length int64) {
 	end := min(off+length, c.size)
 	var held []int64
-	each(off, end-off, func(n int64, from, to int) {
-		for s := (n*pageSize + int64(from)) / sectorSize; s*sectorSize < n*pageSize+int64(to); s++ {
-			if c.at(n) != nil || u.sectors[s] != nil {
+	for s := range u.sectors {
+		if s*sectorSize < end && (s+1)*sectorSize > off {
+			held = append(held, s)
+		}
+	}
+	each(off, min(end, c.reach())-off, func(n int64, from, to int) {
+		for s := (n*pageSize + int64(from)) / sectorSize; c.at(n) != nil && s*sectorSize < n*pageSize+int64(to); s++ {
+			if u.sectors[s] == nil {
 				held = append(held, s)
 			}
 		}

@@ -8,6 +8,8 @@ import (
 	"io"
 	"io/fs"
 	"slices"
+
+	"cairn/internal/mech/blockio"
 )
 
 // Recover gives the writes that the file of a process which died holds, in their
@@ -22,15 +24,38 @@ func (a *Area) Recover() ([]Block, error) {
 	}
 	var rounds []round
 	for slot := range int64(2) {
-		p := make([]byte, roundBytes)
-		n, err := f.ReadAt(p, slot*roundBytes)
-		if err != nil && !errors.Is(err, io.EOF) {
+		r, err := a.id.read(f, slot*roundBytes)
+		if err != nil {
 			return nil, errors.Join(err, f.Close())
 		}
-		rounds = append(rounds, a.id.parse(p[:n]))
+		rounds = append(rounds, r)
 	}
 	slices.SortFunc(rounds, func(a, b round) int { return cmp.Compare(a.number, b.number) })
 	return append(rounds[0].blocks, rounds[1].blocks...), f.Close()
+}
+
+// read gives what the region at the offset holds. One of another boot, or none, is
+// told by its first header.
+func (id Identity) read(f blockio.File, off int64) (round, error) {
+	head := make([]byte, headSize)
+	if n, err := f.ReadAt(head, off); n < headSize || !id.ours(head) {
+		if errors.Is(err, io.EOF) {
+			err = nil
+		}
+		return round{}, err
+	}
+	p := make([]byte, roundBytes)
+	n, err := f.ReadAt(p, off)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return round{}, err
+	}
+	return id.parse(p[:n]), nil
+}
+
+// ours tells whether a header is of this store and boot.
+func (id Identity) ours(head []byte) bool {
+	le := binary.LittleEndian
+	return le.Uint32(head) == magic && le.Uint64(head[8:]) == id.Store && le.Uint64(head[16:]) == id.boot()
 }
 
 // round is what a region holds.
@@ -45,8 +70,7 @@ func (id Identity) parse(p []byte) (r round) {
 	le := binary.LittleEndian
 	for n := uint32(0); len(p) >= headSize; n++ {
 		count := uint64(le.Uint32(p[40:]))
-		if le.Uint32(p) != magic || le.Uint64(p[8:]) != id.Store || le.Uint64(p[16:]) != id.boot() || le.Uint32(p[44:]) != n ||
-			count > uint64(len(p)-headSize)/blockSize {
+		if !id.ours(p) || le.Uint32(p[44:]) != n || count > uint64(len(p)-headSize)/blockSize {
 			return r
 		}
 		size := headSize + int(count)*blockSize
