@@ -56,7 +56,7 @@ func noRoomToOpen(err error) error {
 		return err
 	}
 	told := *e
-	told.Hint = "make some room on the disk of its store, then try again; nothing is lost, and its head can be read as it is"
+	told.Hint = "make some room on the disk of its store, then open it again"
 	return &told
 }
 

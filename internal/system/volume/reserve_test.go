@@ -276,6 +276,38 @@ func TestMarksOutliveOpeningsWithoutRoom(t *testing.T) {
 	}
 }
 
+// Writes that a killed process had acknowledged, and for which there is no room, stay
+// staged: the volume opens, shows them, and carries them out when there is room.
+func TestStagedWritesOutliveOpeningsWithoutRoom(t *testing.T) {
+	disk := fakedisk.New()
+	v, s := staged(t, disk)
+	for n := range 3 { // each is a kill
+		spoilRoom(t, disk)
+		v = open(t, disk, volume.Options{Boot: "this one"})
+		if !bytes.Equal(readHead(t, v), scattered(2)) {
+			t.Fatalf("opening %d: an acknowledged write is missing", n)
+		}
+		if !bytes.Equal(readAll(t, v, s.VersionID), fill(1, 1<<20)) {
+			t.Fatalf("opening %d: the snapshot reads as something else", n)
+		}
+		if err := v.Device().Flush(ctx); !errors.Is(err, cairn.KindSpace) {
+			t.Fatalf("opening %d: a flush without room says %v", n, err)
+		}
+	}
+	if errs, err := v.Destroy(ctx, []cairn.VersionID{s.VersionID}); err != nil || errs[0] != nil {
+		t.Fatalf("destroy: %v %v", errs, err)
+	}
+	if err := v.Device().Flush(ctx); err != nil {
+		t.Fatalf("without the snapshot: %v", err)
+	}
+	r := disk.Replay()
+	r.Seek(disk.Len())
+	v = open(t, r.Crash(fakedisk.Nothing), volume.Options{Boot: "the next"})
+	if !bytes.Equal(readHead(t, v), scattered(2)) {
+		t.Error("a flushed write is missing after a power cut")
+	}
+}
+
 // spoilRoom takes the last room there is: the reserve and the indexes go, and what
 // they took is taken.
 func spoilRoom(t *testing.T, disk *fakedisk.Disk) {

@@ -142,7 +142,8 @@ func (v *Volume) flushAll() error {
 	return v.settle(ctx, internal)
 }
 
-// restage carries out what a process that died had staged, in this boot.
+// restage carries out what a process that died had staged, in this boot. Where there
+// is no room for that it stays staged.
 func (v *Volume) restage(ctx context.Context) error {
 	list, err := v.stage.Recover()
 	if err != nil {
@@ -159,7 +160,12 @@ func (v *Volume) restage(ctx context.Context) error {
 		}
 	}
 	if len(newest) > 0 {
-		if err := v.withRoom(ctx, internal, func() error { return v.overwrite(newest) }); err != nil {
+		err := v.withRoom(ctx, internal, func() error { return errors.Join(v.activate(), v.overwrite(newest)) })
+		if v.o.cramped && blockio.Kind(err) == cairn.KindSpace {
+			v.o.Log.Warn("there is no room for writes that a process which died had acknowledged: they stay staged", "volume", v.o.Name, "blocks", len(newest))
+			return v.stage.Adopt()
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -91,6 +91,46 @@ func TestWritesOutliveTheProcess(t *testing.T) {
 	}
 }
 
+// What a process left in both regions is staged anew by its successor, survives that
+// one's death too, and takes more writes.
+func TestWritesAreAdopted(t *testing.T) {
+	disk := fakedisk.New()
+	a := stage.New(disk, "stage", here)
+	put(t, a, 5, content(1, 1))
+	a.Begin()
+	put(t, a, 5, content(2, 1))
+	put(t, a, 9, content(3, 2))
+	for range 2 {
+		a = stage.New(disk, "stage", here) // the one before died
+		if err := a.Adopt(); err != nil {
+			t.Fatal(err)
+		}
+		if got := list(a.Look(5, 1)) + list(a.Look(9, 2)); got != "5=1 5=2 9=3 10=3 " || !a.Holds(10, 1) || a.Holds(6, 3) {
+			t.Fatalf("adopted: %s", got)
+		}
+	}
+	put(t, a, 9, content(4, 1))
+	if got := recovered(t, disk, here); got != "5=1 5=2 9=3 10=3 9=4 " {
+		t.Errorf("with one more: %s", got)
+	}
+	for _, want := range []string{"5=1 ", "5=2 9=4 10=3 "} {
+		r, _ := a.Begin()
+		if got := list(r.Blocks()); got != want {
+			t.Errorf("carried out %s, want %s", got, want)
+		}
+		a.End()
+	}
+	if r, _ := a.Begin(); r != nil || a.Holds(0, 100) || recovered(t, disk, here) != "" {
+		t.Error("something is left")
+	}
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := stage.New(disk, "stage", here).Adopt(); err != nil {
+		t.Errorf("nothing to adopt: %v", err)
+	}
+}
+
 func TestRecordsOfOthersDoNotCount(t *testing.T) {
 	disk := fakedisk.New()
 	a := stage.New(disk, "stage", here)
