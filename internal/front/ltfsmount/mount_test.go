@@ -34,7 +34,7 @@ func mount(t *testing.T, tapeDir, policy string) *tapemount.Mounted {
 func tool(t *testing.T, name string, args ...string) {
 	t.Helper()
 	if _, err := exec.LookPath(name); err != nil {
-		t.Skipf("needs %s", name)
+		t.Skipf("this place does not offer %s", name)
 	}
 	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
 		t.Fatalf("%s %v: %v\n%s", name, args, err, out)

@@ -102,16 +102,16 @@ type chosen struct {
 }
 
 func fileError(op, subject string, err error) error {
-	k := cairn.KindIO
+	k, hint := cairn.KindIO, ""
 	switch {
 	case errors.Is(err, fs.ErrExist):
-		k = cairn.KindExists
+		k, hint = cairn.KindExists, "nothing is overwritten: choose another folder"
 	case errors.Is(err, fs.ErrPermission):
 		k = cairn.KindPermission
 	case errors.Is(err, fs.ErrNotExist):
 		k = cairn.KindNotFound
 	}
-	return &cairn.Error{Op: op, Subject: subject, Kind: k, Err: err}
+	return &cairn.Error{Op: op, Subject: subject, Kind: k, Err: err, Hint: hint}
 }
 
 // choose reads Paths once: a tape holds a million files.

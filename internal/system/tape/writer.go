@@ -433,11 +433,11 @@ func (t *Tape) sameVolume(ctx context.Context) error {
 		var format *ltfs.FormatError
 		switch {
 		case errors.As(err, &format):
-			return t.fail("write to tape", cairn.KindConflict, "load the tape that was mounted", "the drive holds another medium: %v", err)
+			return t.fail("write to tape", cairn.KindConflict, "unmount it, then load the tape that was mounted; what is not on tape is lost", "the drive holds another medium: %v", err)
 		case err != nil:
 			return err
 		case label.VolumeUUID != t.label.VolumeUUID:
-			return t.fail("write to tape", cairn.KindConflict, "load the tape that was mounted", "the drive holds volume %s, mounted is %s", label.VolumeUUID, t.label.VolumeUUID)
+			return t.fail("write to tape", cairn.KindConflict, "unmount it, then load the tape that was mounted; what is not on tape is lost", "the drive holds volume %s, mounted is %s", label.VolumeUUID, t.label.VolumeUUID)
 		}
 		return nil
 	})
