@@ -78,6 +78,8 @@ type ledger struct {
 	pending [writerCount]*inFlight
 	last    uint64 // number of the last write
 	acks    int
+	goal    int              // of acks, at which reached is closed
+	reached chan struct{}    // nil: nobody waits
 	since   map[int][]uint64 // what sectors may have become since the last capture began
 }
 
@@ -108,7 +110,26 @@ func (l *ledger) ack(writer int) {
 		l.acked[s] = c.write
 	}
 	l.pending[writer] = nil
-	l.acks++
+	if l.acks++; l.reached != nil && l.acks >= l.goal {
+		close(l.reached)
+		l.reached = nil
+	}
+}
+
+// await returns once n more writes were acknowledged, or the writers have ended.
+func (l *ledger) await(n int, writers *sync.WaitGroup) {
+	ended, reached := make(chan struct{}), make(chan struct{})
+	l.mu.Lock()
+	l.goal, l.reached = l.acks+n, reached
+	l.mu.Unlock()
+	go func() {
+		writers.Wait() // at the latest when the server is killed
+		close(ended)
+	}()
+	select {
+	case <-reached:
+	case <-ended:
+	}
 }
 
 // captures gives what is acknowledged now, and begins to gather what a capture may
@@ -334,7 +355,8 @@ func (s *nbdServer) cycle(i int, rng *rand.Rand) error {
 	case i%3 == 0:
 		other.Go(func() { s.capture(fmt.Sprintf("s%d", i)) })
 	}
-	time.Sleep(time.Duration(rng.IntN(60)) * time.Millisecond)
+	s.led.await(1+rng.IntN(150), &writers)
+	time.Sleep(time.Duration(rng.IntN(60)) * time.Millisecond) // so that the kill meets what runs beside
 	s.kill()
 	writers.Wait()
 	other.Wait()
