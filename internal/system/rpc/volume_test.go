@@ -37,7 +37,7 @@ func TestRemoteVolumesKeepEveryRule(t *testing.T) {
 						return err
 					}
 					return errors.Join(d.WriteAt(ctx, b, off, 0), d.Flush(ctx), d.Close())
-				}}, endpointtest.Options{Offered: true})
+				}}, endpointtest.Options{Offered: true, NotOffered: []string{"clone", "clone-origin"}})
 		})
 	}
 }

@@ -58,7 +58,7 @@ func TestPlaceConforms(t *testing.T) {
 		Damage: func(ctx context.Context, name string, id cairn.VersionID, off int64) error {
 			return spoil(ctx, p, filepath.Join(dir, name, "+store"), name, id, off)
 		},
-		Create: func(ctx context.Context, name string, size int64) error { return p.Create(ctx, name, size, "test") }}, endpointtest.Options{Offered: true})
+		Create: func(ctx context.Context, name string, size int64) error { return p.Create(ctx, name, size, "test") }}, endpointtest.Options{Offered: true, NotOffered: []string{"clone", "clone-origin"}})
 }
 
 // spoil changes a byte of a preserved block: it looks for the block's content in
