@@ -45,8 +45,7 @@ func TestZFSPowerStep(t *testing.T) {
 // powerChange writes some MiB of noise and takes the next snapshot, durably.
 func (f *fault) powerChange(name string, mib int) {
 	f.t.Helper()
-	n := strings.Count(run(f.t, "zfs list -H -o name -t snapshot "+name), "\n")
-	run(f.t, fmt.Sprintf("dd if=/dev/urandom of=%s bs=1M count=%d conv=fsync,notrunc status=none; zfs snapshot %s@%d; zpool sync", node(f.t, name), mib, name, n))
+	run(f.t, fmt.Sprintf("n=$(zfs list -H -o name -t snapshot %[2]s 2>/dev/null | wc -l); dd if=/dev/urandom of=%[1]s bs=1M count=%[3]d conv=fsync,notrunc status=none; zfs snapshot %[2]s@$n; zpool sync", node(f.t, name), name, mib))
 }
 
 // powerCheck runs what the cut interrupted again, and wants both pools equal and
