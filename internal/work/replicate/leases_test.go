@@ -89,6 +89,34 @@ func TestNextRunBooksWhatWasLost(t *testing.T) {
 	})
 }
 
+// A run that died between the new cursor and the end of the old one leaves both: the
+// next run keeps the one that its base has.
+func TestNextRunEndsOldCursor(t *testing.T) {
+	bubble(t, func(b *bench) {
+		b.grow("db", "@a", "@b")
+		b.run()
+		set := cairn.LeaseSet{Dataset: "db", Owner: b.o.Owner, Purpose: cairn.PurposeCursor}
+		for l, err := range b.o.Sender.Lister.List(b.Context(), cairn.Query{Filter: cairn.All, Want: cairn.Want{Versions: true}}) {
+			if err != nil {
+				b.Fatal(err)
+			}
+			for _, v := range l.Versions {
+				set.Versions = append(set.Versions, v.VersionID)
+			}
+		}
+		if err := b.o.Sender.Leases.SetLease(b.Context(), set); err != nil {
+			b.Fatal(err)
+		}
+		b.run()
+		if got := b.leases(b.src, "db"); got != "@b:nightly/cursor" {
+			b.Errorf("left: %s", got)
+		}
+		if r := b.run(); states(r) != "db=up to date" {
+			b.Error(states(r))
+		}
+	})
+}
+
 // A remote sender books under the name of its own job: that is no reason to book
 // again in every run.
 func TestRemoteSenderBooksUnderItsOwnName(t *testing.T) {

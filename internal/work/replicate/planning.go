@@ -149,23 +149,29 @@ func (r *run) several(kind cairn.DatasetKind) int {
 	return min(r.Sender.Info.Several[kind], r.Receiver.Info.Several[kind])
 }
 
-// missed finds what a run that ended early did not book at the sender. A remote
-// sender writes the name of its own job into our leases.
+// missed finds what a run that ended early did not book at the sender: a cursor that
+// is not there, or an old one that is there still. A remote sender writes the name of
+// its own job into our leases, so that of its cursors nobody knows whose they are.
 func (r *run) missed(sender *cairn.Listing, p plan.Plan) (cursor cairn.VersionID, stale bool) {
-	cursor = p.Base
 	remote := r.Sender.Info.Identity != ""
+	there, old := false, false
 	for _, v := range sender.Versions {
 		for _, l := range v.Leases {
 			switch {
 			case l.Owner != r.Owner && !remote:
 			case l.Purpose == cairn.PurposeCursor && v.GUID == p.Base.GUID:
-				cursor = cairn.VersionID{}
+				there = true
+			case l.Purpose == cairn.PurposeCursor:
+				old = !remote && len(p.Steps) == 0
 			case l.Purpose == cairn.PurposeStep || l.Purpose == cairn.PurposeTentative:
 				stale = len(p.Steps) == 0
 			}
 		}
 	}
-	return cursor, stale
+	if there && !old {
+		return cairn.VersionID{}, stale
+	}
+	return p.Base, stale
 }
 
 // leaveOut says what the receiver's rules would destroy in the same run.

@@ -65,5 +65,8 @@ func (f *fault) powerCheck(name, cut string) {
 		f.t.Errorf("after a cut at %s: something was kept: %v; went on from it: %v", cut, partial, resumed)
 	}
 	f.t.Logf("after a cut at %s: %s, %d bytes moved, went on: %v", cut, states(r), moved, resumed)
-	wantSettled(f.t, "a cut at "+cut, name, f.there+"/"+name, "j", "j")
+	wantCursor(f.t, "a cut at "+cut, name, f.there+"/"+name, "j")
+	f.powerChange(name, 1)
+	f.good(name)
+	wantSettled(f.t, "a step after a cut at "+cut, name, f.there+"/"+name, "j", "j")
 }
