@@ -185,6 +185,9 @@ func (v *Volume) repairSegments(st *catalog.State) (edit catalog.Edit, damaged [
 		if r.Damaged {
 			v.unmarked(st, rec)
 		}
+		if v.o.cramped && len(r.Doubts) > 0 {
+			return edit, nil, cutBatch(rec)
+		}
 		if d := v.judgeDoubts(rec, r); d.headless || d.blocks.Count() > 0 {
 			damaged = append(damaged, d)
 		}
@@ -204,6 +207,12 @@ func (v *Volume) repairSegments(st *catalog.State) (edit catalog.Edit, damaged [
 		v.stack.push(&stacked{rec: rec, in: &v.stack, id: v.ident(rec), open: r.Segment})
 	}
 	return edit, damaged, nil
+}
+
+// cutBatch refuses to postpone what has to be judged by what the head holds now:
+// once that is overwritten nothing would tell a batch that was cut off from rot.
+func cutBatch(rec catalog.Segment) error {
+	return &cairn.Error{Op: "recover segment", Subject: fmt.Sprint(rec.ID), Kind: cairn.KindSpace, Err: errors.New("its last batch was cut off, and there is no room to note that")}
 }
 
 // countClosed takes a closed segment as marks when it may hold some that no

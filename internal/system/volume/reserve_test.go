@@ -243,6 +243,56 @@ func TestOpeningNeedsNoRoom(t *testing.T) {
 	closeVolume(t, v)
 }
 
+// A batch that a power cut tore is never taken for rot later, because an opening had
+// no room to note that it does not count.
+func TestTornBatchesAndOpeningsWithoutRoom(t *testing.T) {
+	const size = 256 << 10
+	disk, v := onDisk(t, size, false, volume.Options{})
+	write(t, v, 0, fill(1, size))
+	s := snap(t, v, "@s")
+	begin, d := disk.Len(), v.Device()
+	for b := range int64(6) {
+		if err := d.WriteAt(ctx, fill(2, 3*4096), b*5*4096, cairn.FUA); err != nil {
+			t.Fatal(err)
+		}
+	}
+	opened, refused := 0, 0
+	r := disk.Replay()
+	for r.Seek(begin); r.Next(); {
+		for what := range fakedisk.Subset(8) {
+			cut := r.Crash(what)
+			spoilRoom(t, cut)
+			v, err := volume.Open(ctx, cut, volume.Options{})
+			if err != nil {
+				if refused++; !errors.Is(err, cairn.KindSpace) || cairn.HintOf(err) == "" {
+					t.Fatalf("cut %d, outcome %d: %v", r.Pos(), what, err)
+				}
+				continue
+			}
+			opened++
+			cut.SetCapacity(1 << 40)
+			if err := v.Device().WriteAt(ctx, fill(3, size), 0, cairn.FUA); err != nil {
+				t.Fatal(err)
+			}
+			again := cut.Replay()
+			again.Seek(cut.Len())
+			v, err = volume.Open(ctx, again.Crash(fakedisk.Nothing), volume.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if l := v.Listing("db", cairn.Want{}); l.Dataset.State != cairn.StateOK {
+				t.Fatalf("cut %d, outcome %d: the volume is %v: %s", r.Pos(), what, l.Dataset.State, l.Dataset.Why)
+			}
+			if !bytes.Equal(readAll(t, v, s.VersionID), fill(1, size)) {
+				t.Fatalf("cut %d, outcome %d: the snapshot reads as something else", r.Pos(), what)
+			}
+		}
+	}
+	if opened == 0 || refused == 0 {
+		t.Errorf("%d opened, %d refused", opened, refused)
+	}
+}
+
 // What was only marked when the process was killed is marked still after openings
 // that had no room to write it down.
 func TestMarksOutliveOpeningsWithoutRoom(t *testing.T) {

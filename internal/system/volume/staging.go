@@ -160,7 +160,12 @@ func (v *Volume) restage(ctx context.Context) error {
 		}
 	}
 	if len(newest) > 0 {
-		err := v.withRoom(ctx, internal, func() error { return errors.Join(v.activate(), v.overwrite(newest)) })
+		err := v.withRoom(ctx, internal, func() error {
+			if err := v.activate(); err != nil {
+				return err
+			}
+			return v.overwrite(newest)
+		})
 		if v.o.cramped && blockio.Kind(err) == cairn.KindSpace {
 			v.o.Log.Warn("there is no room for writes that a process which died had acknowledged: they stay staged", "volume", v.o.Name, "blocks", len(newest))
 			return v.stage.Adopt()
