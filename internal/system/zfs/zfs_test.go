@@ -30,9 +30,10 @@ func open(t *testing.T, f *fakezfs.Fake, o zfs.Options) *zfs.Place {
 func world(t *testing.T) *zfscases.World {
 	f := fakezfs.New(t)
 	return &zfscases.World{ZFS: f.ZFS, Devices: f.Devices, Fake: true, Try: f.Try, Write: f.TryWrite, Read: f.TryRead, Many: f.Many, Replicas: f.Replicas,
-		Pool: func(*testing.T) string {
+		Pool: func(t *testing.T) string {
 			name := fmt.Sprintf("p%d", pools.Add(1))
 			f.Pool(name)
+			t.Cleanup(func() { f.Drop(name) }) // each process reads all that there is
 			f.Run("set", "snapdev=visible", name)
 			return name
 		}}

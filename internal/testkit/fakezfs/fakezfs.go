@@ -1,5 +1,6 @@
-// Package fakezfs is a program zfs for tests on machines without ZFS: the test
-// binary started again under the name zfs, with its state in a folder. It knows the
+// Package fakezfs is a program zfs for tests on machines without ZFS, with its state
+// in a folder: a small program that Main builds or, where there is no go command,
+// the test binary started again under the name zfs. It knows the
 // commands that Cairn uses, keeps data, GUIDs, holds, bookmarks and cut receives,
 // answers in OpenZFS's words, and makes and takes real send streams of one object.
 //
@@ -42,7 +43,30 @@ func Main(m *testing.M) {
 	if err := os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE")); err != nil {
 		panic(err)
 	}
-	os.Exit(m.Run()) //nolint:forbidigo // as TestMain must
+	remove := build()
+	status := m.Run()
+	remove()
+	os.Exit(status) //nolint:forbidigo // as TestMain must
+}
+
+// program is the fake alone; empty: the running program is the fake too. Set before
+// the tests run.
+var program string
+
+// build makes the small program, where that can be done. The returned function
+// takes it away.
+func build() (remove func()) {
+	dir, err := os.MkdirTemp("", "fakezfs")
+	if err != nil {
+		return func() {}
+	}
+	path := filepath.Join(dir, "program")
+	cmd := exec.Command("go", "build", "-o", path, "-ldflags", "-s -w", "cairn/internal/testkit/fakezfs/zfs")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	if cmd.Run() == nil {
+		program = path
+	}
+	return func() { _ = os.RemoveAll(dir) } // what is left of it lies in the temporary folder
 }
 
 // Program is the program zfs, when it was started under that name: for test binaries
@@ -80,7 +104,10 @@ func New(t testing.TB) *Fake {
 // In makes a ZFS with these pools in a folder of its own, which holds the program too.
 // Of its methods only those that return errors may be used.
 func In(dir string, pools ...string) (*Fake, error) {
-	self, err := os.Executable()
+	self, err := program, error(nil)
+	if self == "" {
+		self, err = os.Executable()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -103,6 +130,17 @@ func (f *Fake) Pool(name string) {
 	f.t.Helper()
 	f.change(func(s *state) error {
 		s.make(name, "filesystem")
+		return nil
+	})
+}
+
+// Drop takes a pool away with all that is in it.
+func (f *Fake) Drop(name string) {
+	f.t.Helper()
+	f.change(func(s *state) error {
+		for _, d := range s.below(name) {
+			delete(s.Datasets, d)
+		}
 		return nil
 	})
 }
