@@ -60,7 +60,7 @@ func (v *Volume) spare(st *catalog.State) (catalog.Version, bool) {
 		}
 		n++
 	}
-	if n <= v.o.KeepAtLeast {
+	if n == 0 || n <= v.o.KeepAtLeast {
 		return oldest, false
 	}
 	for _, l := range oldest.Leases {
