@@ -43,7 +43,7 @@ type Verb struct {
 
 // Step is one capture, transfer or destruction within a run.
 type Step struct {
-	Verb     string    `json:"verb"` // capture, replicate or prune
+	Verb     string    `json:"verb"` // capture, replicate, rename (at the receiver, during a replication) or prune
 	Dataset  string    `json:"dataset"`
 	Place    string    `json:"place,omitempty"` // where, when that is not here
 	From     string    `json:"from,omitempty"`

@@ -25,6 +25,7 @@ import (
 const (
 	verbCapture   = "capture"
 	verbReplicate = "replicate"
+	verbRename    = "rename" // of a dataset at the receiver, as part of a replication
 	verbPrune     = "prune"
 	verbLook      = "look" // at the peer afterwards, for status and list
 )
@@ -299,6 +300,14 @@ func (a *activity) replicate(ctx context.Context, in job.Input) (err error) {
 	}
 	o.Names = in.Datasets
 	o.StepDone = func(dataset string, s replicate.StepReport) { in.Step(replicationStep(dataset, s)) }
+	place := "" // the receiver's, when that is not here
+	if a.job.Type == "push" {
+		place = placeOf(a.job.Connect)
+	}
+	o.Moved = func(dataset, was string) {
+		now := time.Now()
+		in.Step(job.Step{Verb: verbRename, Dataset: dataset, Place: place, From: was, To: dataset, State: job.Done, Started: now, Ended: now})
+	}
 	_, err = replicate.Run(ctx, o)
 	return err
 }

@@ -170,6 +170,8 @@ func TestRenames(t *testing.T) {
 		b.rename("d", "n")
 		b.rename("d/kid", "n/kid")
 		b.grow("n/kid", "@2")
+		var moved []string
+		b.o.Moved = func(dataset, was string) { moved = append(moved, was+">"+dataset) }
 		r, err := b.try()
 		if err != nil {
 			t.Fatal(err)
@@ -180,6 +182,9 @@ func TestRenames(t *testing.T) {
 				t.Errorf("%s: renamed from %q, %d bytes", name, d.RenamedFrom, sent(d))
 			}
 			b.equal(name)
+		}
+		if !slices.Equal(moved, []string{"d>n", "d/kid>n/kid"}) {
+			t.Errorf("told of %q", moved)
 		}
 		if l := b.list(b.dst, "d"); l.Dataset.Name != "" {
 			t.Errorf("the receiver still has %+v", l.Dataset)

@@ -145,6 +145,9 @@ func (t *task) follow(ctx context.Context) error {
 				return err
 			}
 			t.Log.Info("renamed at the receiver", "dataset", t.dataset, "was", t.move.From)
+			if t.Moved != nil {
+				t.Moved(t.dataset, t.move.From)
+			}
 			return nil
 		}
 	}

@@ -100,7 +100,9 @@ type Options struct {
 	// StepDone is told of every step that ended, well or not, by the goroutine of
 	// its dataset.
 	StepDone func(dataset string, s StepReport)
-	Log      *slog.Logger // nil discards
+	// Moved is told when a dataset that the receiver had as was got the sender's name.
+	Moved func(dataset, was string)
+	Log   *slog.Logger // nil discards
 }
 
 // run is one invocation.
