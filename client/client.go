@@ -138,6 +138,12 @@ func (c *Client) MarkDirty(ctx context.Context, name string) error {
 	return err
 }
 
+// SetHashes gives the volume a block hash table, or takes it away.
+func (c *Client) SetHashes(ctx context.Context, name string, on bool) error {
+	_, err := call[none](ctx, c, http.MethodPost, "/v1/volumes/hashes", url.Values{"name": {name}, "on": {strconv.FormatBool(on)}}, nil)
+	return err
+}
+
 // Serve exports volumes over NBD until the context ends; ready is told the
 // address once the daemon listens.
 func (c *Client) Serve(ctx context.Context, s Serve, ready func(Serving)) error {

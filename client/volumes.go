@@ -8,6 +8,7 @@ type NewVolume struct {
 	Size   int64  `json:"size,omitempty"`   // bytes of a new sparse volume
 	Origin string `json:"origin,omitempty"` // file or device to adopt in place
 	Store  string `json:"store,omitempty"`  // folder for what snapshots need; empty: below the state folder
+	Hashes bool   `json:"hashes,omitempty"` // with a block hash table
 }
 
 // Volume is what the registry knows of a volume beside its listing.
@@ -17,6 +18,8 @@ type Volume struct {
 	Owner      string    `json:"owner,omitempty"`      // the file or command that made it
 	Host       string    `json:"host,omitempty"`       // the process that hosts it, when another than the one that answers
 	Continuity string    `json:"continuity,omitempty"` // why the changes of the head are believed
+	Hashes     string    `json:"hashes,omitempty"`     // of which version its block hash table is; empty without one
+	HashBytes  int64     `json:"hash_bytes,omitempty"` // room that the table takes
 	GivenUp    []GivenUp `json:"given_up,omitempty"`
 }
 

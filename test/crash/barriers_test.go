@@ -14,7 +14,7 @@ import (
 
 // engineDirs is where the engine's source lies, seen from here.
 var engineDirs = []string{"internal/system/volume", "internal/system/volume/catalog", "internal/system/volume/segment",
-	"internal/system/volume/changes", "internal/system/volume/stage", "internal/mech/twin"}
+	"internal/system/volume/changes", "internal/system/volume/stage", "internal/system/volume/hashes", "internal/mech/twin"}
 
 // barrier is a place in the engine's source that makes something durable.
 type barrier struct {
@@ -157,6 +157,9 @@ func tryWithout(b barrier, s uint64) error {
 		return err
 	}
 	w := draw(s, *length)
+	if strings.HasPrefix(b.name, "hashes/") {
+		w = drawHashed(s, *length)
+	}
 	w.lie = b.leftOut
 	if f, _ := try(w, 0, always(2)); f != nil {
 		return fmt.Errorf("cut %d: %w", f.cut, f.err)

@@ -58,12 +58,31 @@ func (a *after) check(boot string) error {
 		return err
 	}
 	a.dev, a.opened = a.v.Device(), a.disk.Len()
-	for _, step := range []func() error{a.checkVersions, a.checkContent, a.checkChanges, a.goOn} {
+	for _, step := range []func() error{a.checkVersions, a.checkContent, a.checkChanges, a.checkTable, a.goOn} {
 		if err := step(); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// checkTable: what the block hash table says is so, of every snapshot, and of the
+// head, which a verification of everything compares too.
+func (a *after) checkTable() error {
+	if !a.w.hashes {
+		return nil
+	}
+	for _, v := range a.present {
+		if v.snapshot() {
+			if err := a.l.askTable(a.v, v.id, false); err != nil {
+				return err
+			}
+		}
+	}
+	if a.cut%3 > 0 {
+		return nil
+	}
+	return a.l.askTable(a.v, cairn.VersionID{}, true)
 }
 
 // allowedAt is history.allowed for one cut, which is asked for once for each of
@@ -314,6 +333,13 @@ func (a *after) goOn() error {
 	}
 	if err := a.snapshotsStand(v); err != nil {
 		return fmt.Errorf("after a second cut at %d: %w", again.Pos(), err)
+	}
+	for _, s := range v.Listing("v", cairn.Want{Versions: true}).Versions {
+		if s.IsSnapshot() {
+			if err := a.l.askTable(v, s.VersionID, false); err != nil {
+				return fmt.Errorf("after a second cut at %d: %w", again.Pos(), err)
+			}
+		}
 	}
 	return nil
 }

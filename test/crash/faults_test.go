@@ -98,6 +98,12 @@ var faultsPlanted = []struct {
 	{"a resume point is recorded after the head was flushed", volume.FaultPointBeforeFlush, byReceive, 1},
 	{"an abort returns the head to its base", volume.FaultAbortForgets, byReceive, 1},
 	{"the volumes of a group stand still together", volume.FaultGroupInTurns, byGroup, 2},
+	{"the block hash table is put on record after its pages are durable", volume.FaultTableUnsynced, byTable, 2},
+	{"it knows nothing of blocks that changed and were not read", volume.FaultTableKeepsStale, byLiveTable, 9},
+	{"an entry stands in its block's place", volume.FaultTableMisplaced, byLiveTable, 1},
+	{"pages of an update that did not end are believed only for what nobody wrote", volume.FaultTableTrusted, byTable, 2},
+	{"a rollback takes back what the table says", volume.FaultTableAhead, byLiveTable, 14},
+	{"the table says nothing of blocks that were written before or since", volume.FaultTableUndated, byLiveTable, 2},
 	{"the record of a group is durable before a catalog speaks of it", volume.FaultGroupUnsynced, byGroup, 1},
 	{"an opening takes over what the record of a group says", volume.FaultGroupNotTakenOver, byGroup, 1},
 }

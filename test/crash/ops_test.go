@@ -28,9 +28,11 @@ const (
 	opRead
 	opReopen // close and open
 	opKill   // open without closing, as after the death of the process
+	opSend   // with a block hash table only, as what follows
+	opVerify
 )
 
-var kindNames = [...]string{"write", "zero", "discard", "flush", "capture", "bookmark", "degrade", "destroy", "rollback", "resize", "read", "reopen", "kill"}
+var kindNames = [...]string{"write", "zero", "discard", "flush", "capture", "bookmark", "degrade", "destroy", "rollback", "resize", "read", "reopen", "kill", "send", "verify"}
 
 // op is one operation. It makes sense in any state: versions are chosen by a
 // number among those there are, ranges are clipped, and what cannot be done is
@@ -64,7 +66,7 @@ func (o op) String() string {
 		}
 	case opResize:
 		s += fmt.Sprintf(" to %d", o.first)
-	case opRead, opBookmark, opDegrade, opDestroy, opRollback:
+	case opRead, opBookmark, opDegrade, opDestroy, opRollback, opSend, opVerify:
 		s += fmt.Sprintf(" pick %d", o.pick)
 	}
 	if o.nested != nil {
@@ -88,6 +90,7 @@ type workload struct {
 	active  int64 // bytes of the engine's active set
 	segment int64 // bytes of a segment
 	ops     []op
+	hashes  bool // with a block hash table
 	faults  volume.Fault
 	lie     func() bool // which syncs the disk leaves out; nil: none
 }

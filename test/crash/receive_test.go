@@ -27,6 +27,7 @@ const pointBytes = 48 << 10
 type source struct {
 	seed     uint64
 	lie      func() bool // as of a workload
+	hashes   bool        // the replica has a block hash table
 	versions []*version  // made and named are those of the receive that is to commit it
 }
 
@@ -133,6 +134,7 @@ type replica struct {
 	disk     *fakedisk.Disk
 	v        *volume.Volume
 	attempts []receiveAttempt
+	covered  atomic.Int64 // bytes that the block hash table vouched for
 }
 
 // receiveAttempt is one receive, or an abort.
@@ -143,7 +145,11 @@ type receiveAttempt struct {
 }
 
 func (r *replica) options() volume.Options {
-	return volume.Options{Name: "r", SegmentBytes: 256 << 10, ActiveBytes: regionSize, Faults: r.faults}
+	o := volume.Options{Name: "r", SegmentBytes: 256 << 10, ActiveBytes: regionSize, Faults: r.faults}
+	if r.hashes {
+		o.Hashes = &r.hashes
+	}
+	return o
 }
 
 // run receives all versions, with streams that are cut, aborts, and the process
@@ -236,6 +242,12 @@ func (r *replica) contents(e *volume.Volume, n int) error {
 		}
 		if err := checkSnapshot(e, v, all); err != nil {
 			return err
+		}
+		if r.hashes {
+			covered, err := vouched(e, v.id)
+			if r.covered.Add(covered); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -25,12 +25,18 @@ type live struct {
 	nextID atomic.Uint32
 	dir    string // of its store on the disk; empty: the disk is the store
 
+	covered atomic.Int64 // bytes that the block hash table vouched for
+
 	allowedCut int // allowed is of this cut
 	allowed    map[int64][]uint32
 }
 
 func (w workload) options(faults volume.Fault, boot string) volume.Options {
-	return volume.Options{Name: "v", SegmentBytes: w.segment, ActiveBytes: w.active, Boot: boot, Faults: faults}
+	o := volume.Options{Name: "v", SegmentBytes: w.segment, ActiveBytes: w.active, Boot: boot, Faults: faults}
+	if w.hashes {
+		o.Hashes = &w.hashes
+	}
+	return o
 }
 
 // openOn opens the volume as it is on a disk.
@@ -221,6 +227,10 @@ func (l *live) performOn(ctx context.Context, t *task) {
 		l.rollback(ctx, t)
 	case opRead:
 		t.bad = checkSnapshot(l.v, v, l.h.blocks())
+	case opSend:
+		t.bad = sendAway(l.v, from, t.op)
+	case opVerify:
+		t.bad = l.askTable(l.v, v.id, !t.op.fua)
 	}
 }
 
@@ -408,6 +418,9 @@ func (l *live) checkAround(o op) error {
 	}
 	for _, v := range l.h.snapshots() {
 		if err := checkSnapshot(l.v, v, blocks); err != nil {
+			return err
+		}
+		if err := l.askTable(l.v, v.id, false); err != nil {
 			return err
 		}
 	}

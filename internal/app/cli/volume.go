@@ -16,7 +16,7 @@ func (p *program) volumeCommand() *cobra.Command {
 		p.volumeCreateCommand(), p.volumeAdoptCommand(), p.volumeReleaseCommand(),
 		p.volumeListCommand(), p.volumeShowCommand(),
 		p.volumeRollbackCommand(), p.volumeResizeCommand(), p.volumeDestroyCommand(),
-		p.volumeSendCommand(), p.volumeReceiveCommand(), p.volumeVerifyCommand(), p.volumeMarkDirtyCommand(),
+		p.volumeSendCommand(), p.volumeReceiveCommand(), p.volumeVerifyCommand(), p.volumeMarkDirtyCommand(), p.volumeHashesCommand(),
 		p.volumeImportCommand(), p.volumeExportCommand())
 }
 
@@ -28,6 +28,7 @@ type registry interface {
 	ReleaseVolume(ctx context.Context, name string) error
 	DestroyVolume(ctx context.Context, name string) error
 	MarkDirty(ctx context.Context, name string) error
+	SetHashes(ctx context.Context, name string, on bool) error
 }
 
 func (p *program) registry(ctx context.Context) (registry, error) {
@@ -44,6 +45,7 @@ func (p *program) registry(ctx context.Context) (registry, error) {
 
 func (p *program) volumeCreateCommand() *cobra.Command {
 	var store string
+	var hashes bool
 	cmd := &cobra.Command{
 		Use:     "create NAME SIZE",
 		Short:   "Make a volume in a sparse file",
@@ -55,15 +57,17 @@ func (p *program) volumeCreateCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return p.makeVolume(ctx, client.NewVolume{Name: args[0], Size: bytes, Store: absolute(store)})
+			return p.makeVolume(ctx, client.NewVolume{Name: args[0], Size: bytes, Store: absolute(store), Hashes: hashes})
 		}),
 	}
 	storeFlag(cmd, &store)
+	hashesFlag(cmd, &hashes)
 	return cmd
 }
 
 func (p *program) volumeAdoptCommand() *cobra.Command {
 	var store string
+	var hashes bool
 	cmd := &cobra.Command{
 		Use:   "adopt NAME PATH",
 		Short: "Protect an existing file or block device in place",
@@ -72,15 +76,20 @@ func (p *program) volumeAdoptCommand() *cobra.Command {
 		Example: "  cairn volume adopt db /srv/db.img --store /srv/cairn/db",
 		Args:    cobra.ExactArgs(2),
 		RunE: run(func(ctx context.Context, _ *cobra.Command, args []string) error {
-			return p.makeVolume(ctx, client.NewVolume{Name: args[0], Origin: absolute(args[1]), Store: absolute(store)})
+			return p.makeVolume(ctx, client.NewVolume{Name: args[0], Origin: absolute(args[1]), Store: absolute(store), Hashes: hashes})
 		}),
 	}
 	storeFlag(cmd, &store)
+	hashesFlag(cmd, &hashes)
 	return cmd
 }
 
 func storeFlag(cmd *cobra.Command, store *string) {
 	cmd.Flags().StringVar(store, "store", "", "`FOLDER` for what snapshots need (default: below the state folder)")
+}
+
+func hashesFlag(cmd *cobra.Command, hashes *bool) {
+	cmd.Flags().BoolVar(hashes, "hashes", false, "keep a hash of every block: silent changes are found without a replica")
 }
 
 func (p *program) makeVolume(ctx context.Context, v client.NewVolume) error {

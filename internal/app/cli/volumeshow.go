@@ -106,6 +106,11 @@ func (p *program) printRegistered(v client.Volume) error {
 			return err
 		}
 	}
+	if v.Hashes != "" {
+		if err := p.printf("  block hash table %s, %s\n", v.Hashes, size(v.HashBytes)); err != nil {
+			return err
+		}
+	}
 	for _, g := range v.GivenUp {
 		if err := p.printf("  given up for room at %s: the data of %s\n", g.At.Local().Format(time.DateTime), g.Bookmark); err != nil {
 			return err
@@ -134,7 +139,9 @@ func (p *program) volumeVerifyCommand() *cobra.Command {
 		Use:   "verify NAME[@SNAP]",
 		Short: "Read what is stored and compare it with its checksums, or with another place",
 		Long: "Without a version everything of the volume is read. The command says what it covered: for a plain\n" +
-			"head there is no checksum to compare with. With --against a snapshot is compared with the same one\n" +
+			"head there is no checksum to compare with, unless the volume keeps hashes ('cairn volume hashes'): then\n" +
+			"what somebody else wrote, or what rotted, is named, counts as changed, and is lost in the snapshots\n" +
+			"that had something else; blocks without a hash get one. With --against a snapshot is compared with the same one\n" +
 			"at a place, or with another: each side reads its own disks and only hashes cross the wire. This\n" +
 			"alone proves that a replica holds what the source has. Damage and differences make the command fail.\n" +
 			"--heal puts back the blocks that one side has lost and the other can still read; a good block is\n" +

@@ -128,6 +128,8 @@ type Volume struct {
 	Size  int64  `yaml:"size" as:"size" doc:"size of a new volume that Cairn keeps itself, as in 10GiB"`
 	Store string `yaml:"store" as:"path" doc:"folder for the preserved blocks and change sets (default: in the state folder)"`
 
+	Hashes bool `yaml:"hashes" doc:"keep a hash of every block, so that silent changes of the disk are found without a replica: takes 2 GiB per TiB of data"`
+
 	OnFull      string `yaml:"on_full" default:"bookmark-oldest" values:"bookmark-oldest block" doc:"when the store is full, the data of the oldest snapshots is given up (they become bookmarks); when none may be given up any more, writes fail, or with block wait for room"`
 	KeepAtLeast int    `yaml:"keep_at_least" default:"2" doc:"snapshots that are never given up for room"`
 	NBD         bool   `yaml:"nbd" default:"true" doc:"export on the listeners of global.nbd"`

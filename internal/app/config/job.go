@@ -143,6 +143,7 @@ type Recv struct {
 	Properties     Properties     `yaml:"properties" doc:"ZFS properties of what is received"`
 	Placeholder    Placeholder    `yaml:"placeholder" doc:"ZFS filesystems that only hold others"`
 	BandwidthLimit BandwidthLimit `yaml:"bandwidth_limit" doc:"limit over all streams the job receives"`
+	Hashes         bool           `yaml:"hashes" doc:"volumes: keep a hash of every block that is received, so that rot is found here, without the sender"`
 }
 
 // Properties are ZFS properties set on receive.

@@ -32,10 +32,11 @@ func (m *inMemory) Device(context.Context, string) (cairn.BlockDevice, error) {
 func (m *inMemory) Create(_ context.Context, v client.NewVolume, _ string) error {
 	return m.Place.Create(v.Name, v.Size)
 }
-func (m *inMemory) Release(context.Context, string) error   { return nil }
-func (m *inMemory) Destroy(context.Context, string) error   { return nil }
-func (m *inMemory) MarkDirty(context.Context, string) error { return nil }
-func (m *inMemory) Rescan(context.Context) error            { return nil }
+func (m *inMemory) Release(context.Context, string) error         { return nil }
+func (m *inMemory) Destroy(context.Context, string) error         { return nil }
+func (m *inMemory) MarkDirty(context.Context, string) error       { return nil }
+func (m *inMemory) SetHashes(context.Context, string, bool) error { return nil }
+func (m *inMemory) Rescan(context.Context) error                  { return nil }
 func (m *inMemory) Show(context.Context, string) (client.Volume, error) {
 	return client.Volume{}, nil
 }

@@ -27,6 +27,7 @@ type place interface {
 	Release(ctx context.Context, name string) error
 	Destroy(ctx context.Context, name string) error
 	MarkDirty(ctx context.Context, name string) error
+	SetHashes(ctx context.Context, name string, on bool) error
 	// Rescan looks for volumes that other processes made.
 	Rescan(ctx context.Context) error
 	Show(ctx context.Context, name string) (client.Volume, error)
@@ -182,6 +183,11 @@ func (h *Here) DestroyVolume(ctx context.Context, name string) error {
 			Hint: "'cairn volume release " + name + "' ends its protection"}
 	}
 	return h.place.Destroy(ctx, name)
+}
+
+// SetHashes gives a volume a block hash table, or takes it away.
+func (h *Here) SetHashes(ctx context.Context, name string, on bool) error {
+	return h.place.SetHashes(ctx, name, on)
 }
 
 // MarkDirty makes everything in the volume count as changed.

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"cairn"
 	"cairn/client"
@@ -32,6 +33,12 @@ func choose(cfg *config.Config, name string, o *volume.Options) {
 		if v.OnFull == "block" {
 			o.OnFull = volume.BlockWrites
 		}
+		o.Hashes = &v.Hashes
+	}
+	for _, j := range cfg.Jobs {
+		if j.Recv.Hashes && strings.HasPrefix(name, j.RootVolumes+"/") {
+			o.Hashes = &j.Recv.Hashes
+		}
 	}
 }
 
@@ -45,6 +52,9 @@ func (p onDisk) Create(ctx context.Context, v client.NewVolume, owner string) er
 	}
 	if err != nil {
 		return err
+	}
+	if v.Hashes {
+		return p.SetHashes(ctx, v.Name, true)
 	}
 	_, err = p.Open(ctx, v.Name)
 	return err
@@ -75,7 +85,7 @@ func (p onDisk) Rescan(ctx context.Context) error {
 // Show tells where a volume lies and who owns it.
 func (p onDisk) Show(ctx context.Context, name string) (client.Volume, error) {
 	d, err := p.Describe(ctx, name)
-	r := client.Volume{Store: d.Store, Origin: d.Origin, Owner: d.Owner, Continuity: d.Continuity}
+	r := client.Volume{Store: d.Store, Origin: d.Origin, Owner: d.Owner, Continuity: d.Continuity, Hashes: d.Hashes, HashBytes: d.HashBytes}
 	for _, g := range d.GivenUp {
 		r.GivenUp = append(r.GivenUp, client.GivenUp(g))
 	}

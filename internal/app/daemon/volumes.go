@@ -19,7 +19,7 @@ import (
 // cannot be made is shown in status and does not stop the others.
 func (d *Daemon) declare(ctx context.Context) {
 	for _, v := range d.cfg.Volumes {
-		err := d.here.place.Create(ctx, client.NewVolume{Name: v.Name, Size: v.Size, Origin: v.Adopt, Store: v.Store}, d.cfg.File)
+		err := d.here.place.Create(ctx, client.NewVolume{Name: v.Name, Size: v.Size, Origin: v.Adopt, Store: v.Store, Hashes: v.Hashes}, d.cfg.File)
 		if err == nil || errors.Is(err, cairn.KindExists) {
 			d.trouble.clear("volume " + v.Name)
 		}
@@ -103,6 +103,11 @@ func (d *Daemon) DestroyVolume(ctx context.Context, name string) error {
 // MarkDirty makes everything in the volume count as changed.
 func (d *Daemon) MarkDirty(ctx context.Context, name string) error {
 	return d.here.MarkDirty(ctx, name)
+}
+
+// SetHashes gives a volume a block hash table, or takes it away.
+func (d *Daemon) SetHashes(ctx context.Context, name string, on bool) error {
+	return d.here.SetHashes(ctx, name, on)
 }
 
 // Rescan tries again to make the declared volumes, and looks for those that others

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -59,8 +60,11 @@ func (f *fake) CreateVolume(_ context.Context, v client.NewVolume) error {
 }
 func (f *fake) ReleaseVolume(_ context.Context, name string) error { return f.did("release", name) }
 func (f *fake) DestroyVolume(_ context.Context, name string) error { return f.did("destroy", name) }
-func (f *fake) MarkDirty(_ context.Context, name string) error     { return f.did("mark-dirty", name) }
-func (f *fake) Rescan(context.Context) error                       { return f.did("rescan") }
+func (f *fake) SetHashes(_ context.Context, name string, on bool) error {
+	return f.did(fmt.Sprintf("hashes %v", on), name)
+}
+func (f *fake) MarkDirty(_ context.Context, name string) error { return f.did("mark-dirty", name) }
+func (f *fake) Rescan(context.Context) error                   { return f.did("rescan") }
 func (f *fake) ServeVolumes(ctx context.Context, s client.Serve, ready func(client.Serving)) error {
 	if f.err != nil && s.Address == "early" {
 		return f.err
@@ -131,12 +135,12 @@ func TestEveryCallReachesTheDaemon(t *testing.T) {
 		t.Errorf("volume %+v, %v", v, err)
 	}
 	for _, err := range []error{c.Cancel(ctx, "j"), c.Reset(ctx, "j"), c.Rescan(ctx), c.CreateVolume(ctx, client.NewVolume{Name: "v"}),
-		c.ReleaseVolume(ctx, "r/s"), c.DestroyVolume(ctx, "d"), c.MarkDirty(ctx, "m")} {
+		c.ReleaseVolume(ctx, "r/s"), c.DestroyVolume(ctx, "d"), c.MarkDirty(ctx, "m"), c.SetHashes(ctx, "n", true)} {
 		if err != nil {
 			t.Error(err)
 		}
 	}
-	want := "wake a b prune x|history j|cancel j|reset j|rescan|create v|release r/s|destroy d|mark-dirty m"
+	want := "wake a b prune x|history j|cancel j|reset j|rescan|create v|release r/s|destroy d|mark-dirty m|hashes true n"
 	if got := strings.Join(f.asked, "|"); got != want {
 		t.Errorf("the daemon was asked %q, want %q", got, want)
 	}

@@ -43,6 +43,7 @@ type Volumes interface {
 	ReleaseVolume(ctx context.Context, name string) error
 	DestroyVolume(ctx context.Context, name string) error
 	MarkDirty(ctx context.Context, name string) error
+	SetHashes(ctx context.Context, name string, on bool) error
 	Rescan(ctx context.Context) error
 	// ServeVolumes exports until the context ends; ready is called once it listens.
 	ServeVolumes(ctx context.Context, s client.Serve, ready func(client.Serving)) error

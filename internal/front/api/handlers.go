@@ -88,6 +88,11 @@ func (h *handlers) createVolume(r *http.Request) (any, error) {
 
 func (h *handlers) rescan(r *http.Request) (any, error) { return nil, h.daemon.Rescan(r.Context()) }
 
+func (h *handlers) setHashes(r *http.Request) (any, error) {
+	on := r.URL.Query().Get("on") == "true"
+	return h.onVolume(func(ctx context.Context, name string) error { return h.daemon.SetHashes(ctx, name, on) })(r)
+}
+
 func (h *handlers) onVolume(act func(context.Context, string) error) func(*http.Request) (any, error) {
 	return func(r *http.Request) (any, error) {
 		name := r.URL.Query().Get("name")

@@ -79,6 +79,7 @@ func Handler(o Options) http.Handler {
 		"POST /v1/volumes/release":      h.onVolume(o.Daemon.ReleaseVolume),
 		"POST /v1/volumes/destroy":      h.onVolume(o.Daemon.DestroyVolume),
 		"POST /v1/volumes/mark-dirty":   h.onVolume(o.Daemon.MarkDirty),
+		"POST /v1/volumes/hashes":       h.setHashes,
 	} {
 		mux.HandleFunc(pattern, answer(handle))
 	}

@@ -18,6 +18,9 @@ func (v *Volume) Snapshot(ctx context.Context, name string) (cairn.Version, erro
 	v.admin.Lock()
 	defer v.admin.Unlock()
 	subject := v.o.Name + name
+	if err := v.settleDoubt(ctx); err != nil {
+		return cairn.Version{}, failed("capture", subject, err)
+	}
 	if err := v.mayCapture(name); err != nil {
 		return cairn.Version{}, failed("capture", subject, err)
 	}

@@ -64,19 +64,25 @@ func (v *Volume) knownChanges(from, to cairn.VersionID) (*extent.Bitmap, int64, 
 	if newer.Start < older.Start {
 		return nil, 0, &cairn.Error{Op: "compare", Subject: from.Name + " with " + to.Name, Kind: cairn.KindInvalid, Hint: "name the older version first"}
 	}
+	return set, newer.Size, v.addChanges(st, older, newer, set)
+}
+
+// addChanges adds what closed change sets, and the sizes, say was written between
+// two versions.
+func (v *Volume) addChanges(st *catalog.State, older, newer catalog.Version, set *extent.Bitmap) error {
 	for _, s := range st.Sets {
 		if s.From < older.Start || s.To > newer.Start {
 			continue
 		}
 		if err := v.addSet(s.ID, newer.Size, set); err != nil {
-			return nil, 0, err
+			return err
 		}
 	}
 	if older.Size != newer.Size && !v.o.Faults.has(FaultGrowUnmarked) {
 		first := uint64(min(older.Size, newer.Size)) / blockSize
 		set.Set(first, blocksOf(0, max(older.Size, newer.Size)).count-first)
 	}
-	return set, newer.Size, nil
+	return nil
 }
 
 // openChanges gives the catalog's state and, for the head, the open change set

@@ -12,6 +12,8 @@ type Description struct {
 	Origin     string // adopted file or device; empty for a sparse head of ours
 	Owner      string // the file or command that made it
 	Continuity string // why the change set of the head is believed
+	Hashes     string // of which version its block hash table is; empty without one
+	HashBytes  int64  // room that the table takes
 	GivenUp    []GivenUp
 	Host       int // the process that has it open, when it is not this one; then only Store is known too
 }
@@ -39,6 +41,12 @@ func (p *Place) Describe(ctx context.Context, name string) (Description, error) 
 		return Description{}, err
 	}
 	d.Origin, d.Owner, d.Continuity = v.Origin(), v.Owner(), v.Continuity()
+	if t, _ := v.hashing.get(); t != nil {
+		d.Hashes = tableAsOf(v.state())
+		if d.HashBytes, err = t.Bytes(); err != nil {
+			return Description{}, failed("describe", name, err)
+		}
+	}
 	for _, r := range givenUp(v.state()) {
 		d.GivenUp = append(d.GivenUp, GivenUp{r.Name, r.GivenUp})
 	}

@@ -15,6 +15,7 @@ const (
 	continuityOwn     = "own file of the store"
 	continuityBoot    = "B: same boot and device, write counters as at the last stop"
 	continuityClean   = "C: clean stop; inode, size and change time as at the last stop"
+	continuityHashes  = "compared with the block hash table after foreign writes could not be excluded"
 	continuityUnclean = "C: unclean stop; same inode and size, assuming that no other system wrote"
 )
 
@@ -92,5 +93,7 @@ func (v *Volume) Continuity() string {
 	if why := v.doubt(); why != "" {
 		return cairn.StateUnverified.String() + ": " + why
 	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	return v.continuity
 }

@@ -1,5 +1,7 @@
 package volume
 
+import "cairn/internal/system/volume/hashes"
+
 // Fault names one rule of the engine that is broken on purpose, so that the crash
 // harness can show it would notice. They combine; zero breaks nothing. Only tests
 // set them.
@@ -50,9 +52,26 @@ const (
 	FaultGiveUpPinned                          // so does a volume a snapshot that is pinned
 	FaultBaseUnpinned                          // the base of a receive that was cut can be destroyed
 	FaultBelieveOrigin                         // an adopted head is believed whatever the evidence says
+	FaultTableUnsynced                         // the block hash table is put on record before its pages are durable
+	FaultTableKeepsStale                       // it keeps entries of blocks that changed and were not seen
+	FaultTableMisplaced                        // its entries stand in their neighbours' places
+	FaultTableTrusted                          // its pages are believed although their update did not end
+	FaultTableAhead                            // a rollback leaves it as it was
+	FaultTableUndated                          // it speaks of every version as if nothing had changed
 
 	// FaultLast is the last of them.
-	FaultLast = FaultBelieveOrigin
+	FaultLast = FaultTableUndated
 )
 
 func (f Fault) has(x Fault) bool { return f&x != 0 }
+
+// ofTable is the faults of the block hash table among them.
+func (f Fault) ofTable() (t hashes.Fault) {
+	for is, then := range map[Fault]hashes.Fault{FaultTableUnsynced: hashes.FaultUnsynced, FaultTableKeepsStale: hashes.FaultKeepStale,
+		FaultTableMisplaced: hashes.FaultMisplaced, FaultTableTrusted: hashes.FaultTrust} {
+		if f.has(is) {
+			t |= then
+		}
+	}
+	return t
+}

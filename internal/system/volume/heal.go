@@ -11,6 +11,7 @@ import (
 	"cairn/internal/mech/digest"
 	"cairn/internal/mech/extent"
 	"cairn/internal/system/volume/catalog"
+	"cairn/internal/system/volume/hashes"
 	"cairn/internal/system/volume/segment"
 )
 
@@ -84,6 +85,7 @@ type healing struct {
 	inHead  bool                        // blocks were written to the head
 	doubt   bool                        // others may have written to the head
 	foreign []segment.Record            // what the snapshot had where they did
+	view    *hashes.View                // what the block hash table says of the version; may be nil
 }
 
 func (v *Volume) newHealing(id cairn.VersionID, o cairn.HealOptions) (*healing, error) {
@@ -102,6 +104,9 @@ func (v *Volume) newHealing(id cairn.VersionID, o cairn.HealOptions) (*healing, 
 		return nil, err
 	}
 	h := &healing{v: v, dry: o.DryRun, version: r, since: set, into: map[uint64][]segment.Record{}, doubt: v.doubt() != ""}
+	if h.view, err = v.tableView(&r); err != nil {
+		return nil, err
+	}
 	if o.DryRun {
 		return h, nil
 	}
@@ -155,6 +160,11 @@ func (h *healing) offerSegment(block uint64, whole []byte) (cairn.Mending, error
 		return cairn.MendNotBad, nil
 	}
 	same, known := x.seg.Matches(block, whole)
+	if !known {
+		if same, known, err = h.matches(block, whole); err != nil {
+			return 0, err
+		}
+	}
 	if known && !same && !h.v.o.Faults.has(FaultHealUnchecked) {
 		return cairn.MendRefused, nil
 	}
@@ -163,6 +173,16 @@ func (h *healing) offerSegment(block uint64, whole []byte) (cairn.Mending, error
 		return cairn.MendedBySum, nil
 	}
 	return cairn.MendedByGUID, nil
+}
+
+// matches tells whether content is what the block hash table says of the block, as
+// far as it knows.
+func (h *healing) matches(block uint64, p []byte) (same, known bool, err error) {
+	if h.view == nil {
+		return false, false, nil
+	}
+	e, err := h.view.Entry(block)
+	return e == h.view.Of(p), e != hashes.Unknown, err
 }
 
 // put notes that the block is to be looked at before the segment.
@@ -195,22 +215,46 @@ func (h *healing) offerHead(block uint64, whole, data []byte) (cairn.Mending, er
 	off := int64(block) * blockSize
 	have := make([]byte, len(data))
 	err := v.readHead(have, off)
-	switch {
-	case err == nil && bytes.Equal(have, data):
+	if err == nil && bytes.Equal(have, data) {
 		return cairn.MendNotBad, nil
-	case err == nil && h.doubt && !h.written(block):
+	}
+	vouched := cairn.MendedByGUID
+	same, known, terr := h.matches(block, data)
+	if terr != nil {
+		return 0, terr
+	}
+	if known {
+		if err == nil {
+			if right, _, terr := h.matches(block, have); right || terr != nil {
+				return cairn.MendNotBad, terr
+			}
+		}
+		if !same {
+			return cairn.MendRefused, nil
+		}
+		vouched = cairn.MendedBySum
+	}
+	written := h.written(block)
+	switch {
+	case err == nil && known && !written && !v.state().Head.Sealed:
+		// Rot or a foreign write: what the head holds now may be meant, and stays.
+		h.foreign = append(h.foreign, recordOf(block, whole))
+		return vouched, nil
+	case err == nil && known && !written: // a replica's head has to be right, and takes no writes
+	case err == nil && h.doubt && !written:
 		h.foreign = append(h.foreign, recordOf(block, whole))
 		return cairn.MendedByGUID, nil
-	case err == nil || h.written(block) || off+int64(len(data)) > v.size:
+	case err == nil || written || off+int64(len(data)) > v.size:
 		return cairn.MendDoubtful, nil
-	case h.dry:
-		return cairn.MendedByGUID, nil
+	}
+	if h.dry {
+		return vouched, nil
 	}
 	if _, err := v.head.WriteAt(data, off); err != nil {
 		return 0, err
 	}
 	h.inHead = true
-	return cairn.MendedByGUID, nil
+	return vouched, nil
 }
 
 // commit makes what was put durable, in one record.
@@ -315,11 +359,11 @@ func (v *Volume) declareSound(ctx context.Context, r catalog.Version) error {
 	if now, found := v.state().Find(r.Name); !doubt && (!found || !now.Damaged) {
 		return nil
 	}
-	c, err := v.verify(ctx, r.ID(), r.Start, r.Size)
-	if err != nil || len(c.Damaged) > 0 {
+	k := v.checks(r.ID(), r.Size)
+	if err := k.segments(ctx, r.Start); err != nil || k.lost.Count() > 0 {
 		return err
 	}
-	err = v.commit("sound "+r.Name, func(s *catalog.State, h *catalog.Head) catalog.Edit {
+	err := v.commit("sound "+r.Name, func(s *catalog.State, h *catalog.Head) catalog.Edit {
 		h.Unverified = ""
 		var e catalog.Edit
 		for _, x := range s.Versions {

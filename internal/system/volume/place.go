@@ -353,6 +353,23 @@ func probe(fsys blockio.FS) error {
 	return errors.Join(err, f.Close(), fsys.Remove(name))
 }
 
+// SetHashes gives a volume a block hash table, or takes it away, unless whoever
+// opened the place has decided that.
+func (p *Place) SetHashes(ctx context.Context, name string, on bool) error {
+	o := p.o.Volume
+	if p.o.Each != nil {
+		p.o.Each(name, &o)
+	}
+	if o.Hashes != nil && *o.Hashes != on {
+		return &cairn.Error{Op: "set hashes of", Subject: name, Kind: cairn.KindConflict, Err: errors.New("the configuration says otherwise"), Hint: "change the key hashes there"}
+	}
+	v, err := p.Open(ctx, name)
+	if err != nil {
+		return err
+	}
+	return v.SetHashes(ctx, on)
+}
+
 // Release stops protecting an adopted head: the store is removed, the head stays
 // as it is.
 func (p *Place) Release(ctx context.Context, name string) error {

@@ -30,6 +30,9 @@ func (p *Place) captureTogether(ctx context.Context, name string, datasets []str
 		if err != nil {
 			return nil, err
 		}
+		if err := v.relied(ctx); err != nil {
+			return nil, err
+		}
 		volumes[i] = v
 	}
 	records, err := p.groupRecords(ctx)

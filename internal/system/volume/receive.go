@@ -68,10 +68,12 @@ func (v *Volume) receiveStream(ctx context.Context, s *cairn.Stream, in io.Reade
 	if err := v.beginReceive(ctx, r.Header(), token, o.Owner); err != nil {
 		return err
 	}
-	if err := v.applyStream(ctx, r); err != nil {
+	table := v.receiveTable(r.Header(), s.Header.Resume)
+	defer table.end()
+	if err := v.applyStream(ctx, r, table); err != nil {
 		return err
 	}
-	return v.commitReceive(r.Header())
+	return v.commitReceive(r.Header(), table)
 }
 
 func (v *Volume) claimReceive() error {
@@ -88,6 +90,7 @@ func (v *Volume) endReceive() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.receive = false
+	v.dropStamp()
 }
 
 // resumeToken is where the pending receive stands, when the stream goes on from
@@ -118,6 +121,7 @@ func (v *Volume) beginReceive(ctx context.Context, h blocks.Header, token []byte
 	if err := v.activate(); err != nil {
 		return err
 	}
+	v.drawStamp()
 	rc := catalog.Receiving{From: h.From, To: h.To, Created: h.Created, Size: h.Size, Owner: owner}
 	if old := st.Head.Receiving; old != nil && token != nil {
 		rc = *old
@@ -214,9 +218,9 @@ func (v *Volume) headIsZero() (bool, error) {
 
 // applyStream writes the records to the head. At each point the head is flushed
 // before the point is recorded.
-func (v *Volume) applyStream(ctx context.Context, r *blocks.Reader) error {
+func (v *Volume) applyStream(ctx context.Context, r *blocks.Reader, table *tableUpdate) error {
 	progress := watchdog.From(ctx)
-	g := &gathered{v: v}
+	g := &gathered{v: v, table: table}
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -238,9 +242,10 @@ func (v *Volume) applyStream(ctx context.Context, r *blocks.Reader) error {
 // gathered is data records that are applied together: scattered blocks share the
 // barrier of what their base needs preserved.
 type gathered struct {
-	v    *Volume
-	data []byte
-	list []placed
+	v     *Volume
+	table *tableUpdate // takes what was applied
+	data  []byte
+	list  []placed
 }
 
 // placed is content and where it goes.
@@ -271,9 +276,13 @@ func (g *gathered) take(r *blocks.Reader, rec blocks.Record) error {
 	if rec.Kind == blocks.KindPoint {
 		return g.v.recordPoint(r, rec.Offset)
 	}
-	return windows(rec.Offset, rec.Length, g.v.zeroWindow, func(off, n int64) error {
+	err := windows(rec.Offset, rec.Length, g.v.zeroWindow, func(off, n int64) error {
 		return g.v.change(off, n, zeroing|internal, nil, func() error { return g.v.zero(off, n, cairn.MayUnmap) })
 	})
+	if err == nil {
+		g.table.applied(rec.Offset, rec.Length, nil)
+	}
+	return err
 }
 
 func (g *gathered) add(off int64, p []byte) {
@@ -298,6 +307,11 @@ func (g *gathered) apply() error {
 		return nil
 	}
 	err := g.v.applyData(g.list)
+	if err == nil {
+		for _, x := range g.list {
+			g.table.applied(x.off, int64(len(x.data)), x.data)
+		}
+	}
 	g.list, g.data = g.list[:0], g.data[:0]
 	return err
 }
@@ -345,13 +359,17 @@ func (v *Volume) recordPoint(r *blocks.Reader, position int64) error {
 
 // commitReceive makes the received version, whose count and hash the reader has
 // checked by now.
-func (v *Volume) commitReceive(h blocks.Header) error {
+func (v *Volume) commitReceive(h blocks.Header, table *tableUpdate) error {
 	v.admin.Lock()
 	defer v.admin.Unlock()
 	if v.closed {
 		return errClosed
 	}
-	_, err := v.capture(catalog.Version{Name: h.To.Name, GUID: h.To.GUID, Created: h.Created}, func(hd *catalog.Head) { hd.Receiving = nil })
+	hashed := table.prepare()
+	_, err := v.capture(catalog.Version{Name: h.To.Name, GUID: h.To.GUID, Created: h.Created}, func(hd *catalog.Head) {
+		hd.Receiving = nil
+		hashed(hd)
+	})
 	return err
 }
 

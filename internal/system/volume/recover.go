@@ -319,6 +319,9 @@ func (v *Volume) sweep(files files) {
 	for _, e := range v.oldMarks {
 		keep[numbered(marksPrefix, e)] = true
 	}
+	if t := st.Head.Hashes; t != nil {
+		keep[numbered(hashPrefix, t.Table)] = true
+	}
 	for _, n := range files.all {
 		if !keep[n] && ours(n) {
 			v.remove(n)
@@ -331,7 +334,7 @@ func ours(name string) bool {
 	if name == catalog.NewName {
 		return true
 	}
-	for _, p := range []string{segPrefix, indexPrefix, setPrefix, marksPrefix} {
+	for _, p := range []string{segPrefix, indexPrefix, setPrefix, marksPrefix, hashPrefix} {
 		if hex, ok := strings.CutPrefix(strings.TrimSuffix(name, newSuffix), p); ok && len(hex) == 16 {
 			return true
 		}

@@ -188,6 +188,7 @@ func (v *Volume) copyRun(target catalog.Version, r run, buf []byte) error {
 // finishRollback commits that head and snapshot are equal: nothing changed since,
 // and nothing preserved since is needed.
 func (v *Volume) finishRollback(target catalog.Version) error {
+	v.rollTableBack(target)
 	interval := v.newID()
 	var segments, sets []uint64
 	old := v.state().Head.Checkpoint
@@ -196,6 +197,9 @@ func (v *Volume) finishRollback(target catalog.Version) error {
 	v.mu.Unlock()
 	err := v.commit("rolled back to "+target.Name, func(s *catalog.State, h *catalog.Head) catalog.Edit {
 		h.RollingBack, h.Size, h.Interval, h.Checkpoint, h.Epoch = "", target.Size, interval, 0, v.epoch-1
+		if t := h.Hashes; t != nil && t.AsOf >= target.Start {
+			h.Hashes = t.As(interval, target.Size)
+		}
 		var e catalog.Edit
 		for _, r := range s.Versions {
 			if r.Start == target.Start {

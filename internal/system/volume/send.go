@@ -28,7 +28,7 @@ func (v *Volume) send(ctx context.Context, step cairn.Step, accept []cairn.Forma
 	if len(step.Via) > 0 {
 		return nil, &cairn.Error{Op: "send", Subject: step.To.Name, Kind: cairn.KindUnsupported, Hint: "a stream of a volume carries one version; send one step per version"}
 	}
-	if err := v.verified(); err != nil {
+	if err := v.relied(ctx); err != nil {
 		return nil, err
 	}
 	r, err := v.OpenVersion(ctx, step.To)
@@ -63,6 +63,7 @@ func (v *Volume) stream(ctx context.Context, step cairn.Step, r *Reader) (*cairn
 	if err != nil {
 		return nil, err
 	}
+	b.table = v.updateTable(to)
 	b.next, b.stop = iter.Pull2(b.extents(set, b.w.Position()))
 	return &cairn.Stream{Body: b, Header: cairn.StreamHeader{Format: cairn.FormatBlocks, Dataset: step.Dataset, Kind: cairn.KindVolume,
 		From: step.From, To: v.describe(to), Volume: r.size, Resume: b.w.Position(), Size: -1}}, nil
@@ -80,6 +81,8 @@ type body struct {
 	stop func()
 	data []byte
 	err  error
+
+	table *tableUpdate // takes what is read; may be nil
 }
 
 // Read gives the next bytes of the stream.
@@ -108,10 +111,10 @@ func (b *body) produce() error {
 		if err := b.w.End(); err != nil {
 			return err
 		}
+		b.table.finish()
 		return io.EOF
 	}
-	switch {
-	case e.Kind == cairn.ExtentData:
+	if e.Kind == cairn.ExtentData {
 		if b.data == nil {
 			b.data = make([]byte, windowBytes)
 		}
@@ -119,7 +122,11 @@ func (b *body) produce() error {
 		if err := b.r.ReadAt(b.ctx, p, e.Offset); err != nil {
 			return err
 		}
+		b.table.data(e.Offset, p)
 		return b.w.Data(e.Offset, p)
+	}
+	b.table.zero(e.Offset, e.Length)
+	switch {
 	case b.full:
 		return nil // what no record covers reads as zeroes
 	case e.Kind == cairn.ExtentHole:
@@ -179,6 +186,7 @@ func (b *body) Close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.stop()
+	b.table.end()
 	b.buf.Reset()
 	b.err = &cairn.Error{Op: "read stream", Subject: b.r.name, Kind: cairn.KindCanceled, Hint: "it was closed"}
 	return b.r.Close()

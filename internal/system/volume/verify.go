@@ -12,57 +12,100 @@ import (
 )
 
 // Verify reads every preserved block and compares it with its checksum: those one
-// version reads, or all when id is zero. Snapshots that lack blocks are damaged
-// from then on.
+// version reads, or all when id is zero. With a block hash table it reads the whole
+// version too, or the head, and compares it with that. Snapshots that lack blocks
+// are damaged from then on. Without a version the table gets what it did not know
+// of the newest snapshot, and a head that others wrote to is reconciled.
 func (v *Volume) Verify(ctx context.Context, id cairn.VersionID) (cairn.Coverage, error) {
-	start, size, err := v.verifyRange(id)
-	if err != nil {
-		return cairn.Coverage{}, failed("verify", v.o.Name+id.Name, err)
-	}
-	c, err := v.verify(ctx, id, start, size)
+	c, err := v.verifyAll(ctx, id)
 	return c, failed("verify", v.o.Name+id.Name, err)
 }
 
-func (v *Volume) verify(ctx context.Context, id cairn.VersionID, start uint64, size int64) (c cairn.Coverage, err error) {
+func (v *Volume) verifyAll(ctx context.Context, id cairn.VersionID) (cairn.Coverage, error) {
+	var found *reconciliation
+	if id.IsZero() {
+		var err error
+		if found, err = v.reconcile(ctx); err != nil {
+			return cairn.Coverage{}, err
+		}
+	}
+	start, size, err := v.verifyRange(id)
+	if err != nil {
+		return cairn.Coverage{}, err
+	}
+	k := v.checks(id, size)
+	if err = k.segments(ctx, start); err == nil {
+		err = k.table(ctx, found)
+	}
+	if err != nil {
+		return k.c, err
+	}
+	v.noteDamaged(k.hit)
+	return k.result(), nil
+}
+
+// checking is a Verify under way.
+type checking struct {
+	v    *Volume
+	id   cairn.VersionID // zero: everything
+	size int64
+	c    cairn.Coverage
+	lost *extent.Bitmap  // blocks that are bad
+	kept *extent.Bitmap  // that the version, or the newest snapshot, does not read from the head
+	hit  map[string]bool // snapshots that have bad blocks
+
+	covered uint64 // blocks compared with the table
+	end     int64  // bytes of what was compared with it
+}
+
+func (v *Volume) checks(id cairn.VersionID, size int64) *checking {
+	return &checking{v: v, id: id, size: size, lost: &extent.Bitmap{}, kept: &extent.Bitmap{}, hit: map[string]bool{}}
+}
+
+// result makes the coverage of what was found.
+func (k *checking) result() cairn.Coverage {
+	for first, count := range k.lost.Runs(0, blocksOf(0, k.size).count) {
+		k.c.Damaged = append(k.c.Damaged, cairn.Extent{Offset: int64(first) * blockSize, Length: int64(count) * blockSize, Kind: cairn.ExtentData})
+	}
+	return k.c
+}
+
+// segments compares preserved blocks with their checksums.
+func (k *checking) segments(ctx context.Context, start uint64) error {
+	v := k.v
 	bad := map[uint64]*extent.Bitmap{} // by segment
 	progress := watchdog.From(ctx)
 	for _, x := range v.stack.since(start) {
 		if err := ctx.Err(); err != nil {
-			return c, err
+			return err
 		}
-		if err := v.verifySegment(x, &c, bad); err != nil {
-			return c, err
+		if err := v.verifySegment(x, &k.c, bad); err != nil {
+			return err
 		}
 		if err := v.stack.trim(); err != nil {
-			return c, err
+			return err
 		}
-		progress.Level("checked", c.Checked)
+		progress.Level("checked", k.c.Checked)
 	}
-	lost, kept, hit := &extent.Bitmap{}, &extent.Bitmap{}, map[string]bool{}
 	for _, r := range v.state().Versions {
-		if !r.ID().IsSnapshot() || !id.IsZero() && r.ID() != id {
+		if !r.ID().IsSnapshot() || !k.id.IsZero() && r.ID() != k.id {
 			continue
 		}
 		mine, all, err := v.lostTo(r, bad)
 		if err != nil {
-			return c, err
+			return err
 		}
 		if mine.Count() > 0 {
-			hit[r.Name] = true
+			k.hit[r.Name] = true
 		}
-		lost.Union(mine)
-		kept = all
+		k.lost.Union(mine)
+		k.kept = all
 	}
-	v.noteDamaged(hit)
-	for first, count := range lost.All() {
-		c.Damaged = append(c.Damaged, cairn.Extent{Offset: int64(first) * blockSize, Length: int64(count) * blockSize, Kind: cairn.ExtentData})
+	k.c.Unchecked = k.size
+	if !k.id.IsZero() {
+		k.c.Unchecked = max(k.size-int64(k.kept.Count())*blockSize, 0)
 	}
-	c.Unchecked = size
-	if !id.IsZero() {
-		c.Unchecked = max(size-int64(kept.Count())*blockSize, 0)
-	}
-	c.Notes = append(c.Notes, "the head is plain and has no checksums: what is read from it was not checked; compare with a replica for that")
-	return c, nil
+	return nil
 }
 
 // verifySegment checks one segment, holding off only for so long that it is

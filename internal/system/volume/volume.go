@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"cairn"
@@ -29,6 +28,7 @@ const (
 	setPrefix   = "set-"
 	marksPrefix = "marks-"
 	newSuffix   = ".new" // of a log of marks that has no name yet
+	hashPrefix  = "hash-"
 
 	storeFormat = 2 // docs/formats/volume.md tells what earlier ones lacked
 	blockSize   = cairn.BlockSize
@@ -59,6 +59,7 @@ type Options struct {
 	ActiveBytes  int64                                   // most bytes that a crash may add to the change set
 	KeepAtLeast  int                                     // snapshots that are never given up for room
 	OnFull       OnFull
+	Hashes       *bool      // with a block hash table, or without; nil: as it is
 	Strict       bool       // accept an adopted origin only after a clean stop
 	Groups       blockio.FS // the place's folder of group captures, for one that was cut off; nil: none
 	Boot         string     // identity of the running boot; empty: the kernel's, where it has one
@@ -92,15 +93,6 @@ func (o Options) withDefaults() Options {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return o
-}
-
-// CreateOptions describe a new store.
-type CreateOptions struct {
-	Size       int64                                   // of a new sparse head; ignored when Origin is set
-	Origin     string                                  // absolute path of a file or device to adopt in place
-	OpenOrigin func(path string) (blockio.File, error) // nil is blockio.OpenOS
-	Owner      string                                  // the file or command that makes it
-	Sealed     bool                                    // a replica: takes no writes but a receive's
 }
 
 // Volume is an open store. Its methods may be called from several goroutines.
@@ -154,77 +146,16 @@ type Volume struct {
 	devices  int
 	receive  bool // a receive is running
 
+	hashing hashing // the block hash table
+
 	nextID  atomic.Uint64
 	current *stacked // the segment that takes preserved blocks, nil before the first; guarded by persist
 	stack   stack
 
 	flushErr   atomic.Pointer[error] // first failed flush; sticky
 	unverified string                // why continuity cannot be shown; written under admin and mu
-	continuity string                // the class of evidence; set by Open
+	continuity string                // the class of evidence; written under admin and mu
 	closed     bool                  // guarded by admin
-}
-
-// Create makes a store in the empty folder fsys.
-func Create(ctx context.Context, fsys blockio.FS, o CreateOptions) error {
-	if err := ctx.Err(); err != nil {
-		return failed("create volume", "", err)
-	}
-	size, err := prepareHead(fsys, o)
-	if err != nil {
-		return failed("create volume", o.Origin, err)
-	}
-	state := catalog.State{
-		Store: catalog.Store{ID: uint64(newGUID()), Format: storeFormat, Created: time.Now().UTC(), Origin: o.Origin, Owner: o.Owner},
-		Head:  catalog.Head{Size: size, Sealed: o.Sealed, NextID: 2, Interval: 1, Clean: true},
-	}
-	l, err := catalog.Create(fsys, state)
-	if err != nil {
-		return failed("create volume", o.Origin, err)
-	}
-	keepReserve(fsys, size, slog.New(slog.DiscardHandler))
-	return failed("create volume", o.Origin, l.Close())
-}
-
-// prepareHead makes the sparse head, or looks at the origin to adopt, and gives
-// its size.
-func prepareHead(fsys blockio.FS, o CreateOptions) (int64, error) {
-	if o.Origin != "" {
-		open := o.OpenOrigin
-		if open == nil {
-			open = blockio.OpenOS
-		}
-		f, err := openOrigin(open, o.Origin)
-		if err != nil {
-			return 0, err
-		}
-		size, err := f.Size()
-		if err == nil && size == 0 {
-			err = &cairn.Error{Op: "adopt", Subject: o.Origin, Kind: cairn.KindInvalid, Hint: "the file is empty; give it its size first"}
-		}
-		return size, errors.Join(err, f.Close())
-	}
-	if o.Size <= 0 || o.Size%512 != 0 {
-		return 0, &cairn.Error{Op: "use size", Subject: fmt.Sprint(o.Size), Kind: cairn.KindInvalid, Hint: "a volume's size is a positive multiple of 512 bytes"}
-	}
-	f, err := fsys.Create(headName)
-	if err != nil {
-		return 0, err
-	}
-	if err = f.Truncate(o.Size); err == nil {
-		err = f.Sync()
-	}
-	return o.Size, errors.Join(err, f.Close())
-}
-
-// openOrigin opens what is adopted. Somebody else who has it could write to it
-// behind our back, so that is refused.
-func openOrigin(open func(path string) (blockio.File, error), path string) (blockio.File, error) {
-	f, err := open(path)
-	if errors.Is(err, syscall.EBUSY) {
-		return nil, &cairn.Error{Op: "open origin", Subject: path, Kind: cairn.KindBusy, Err: errors.New("another volume has it open, or it is mounted or otherwise in use"),
-			Hint: "use that volume, or end what uses it"}
-	}
-	return f, err
 }
 
 // Open opens a store: it reads the catalog, finishes what a crash cut off and
@@ -243,6 +174,11 @@ func Open(ctx context.Context, fsys blockio.FS, o Options) (v *Volume, err error
 	}
 	if err == nil && v.active.Load() {
 		v.restoreReserve()
+	}
+	if err == nil && v.o.Hashes != nil {
+		if herr := v.SetHashes(ctx, *v.o.Hashes); herr != nil {
+			v.o.Log.Warn("cannot set whether the volume has a block hash table", "volume", v.o.Name, "error", herr)
+		}
 	}
 	return v, err
 }
@@ -281,6 +217,9 @@ func (v *Volume) start(ctx context.Context) error {
 		return err
 	}
 	if err := v.openStage(); err != nil {
+		return err
+	}
+	if err := v.openTable(); err != nil {
 		return err
 	}
 	clean := v.state().Head.Clean
@@ -348,6 +287,7 @@ func (v *Volume) commit(why string, edit func(s *catalog.State, h *catalog.Head)
 	st := v.log.State()
 	h := st.Head
 	e := edit(st, &h)
+	v.settleTable(st.After(e), &h)
 	h.NextID = max(h.NextID, v.nextID.Load())
 	e.Why, e.Head = why, &h
 	err := v.log.Commit(e)
@@ -429,8 +369,9 @@ func (v *Volume) Close() error {
 		r.gone.Store(true)
 	}
 	v.mu.Unlock()
+	terr := v.hashing.close()
 	err := withReserve(v.fs, v.stopCleanly)
-	return failed("close volume", v.o.Name, errors.Join(err, v.release()))
+	return failed("close volume", v.o.Name, errors.Join(err, terr, v.release()))
 }
 
 // stopCleanly makes the exact change set durable, so that the next opening knows
@@ -464,7 +405,7 @@ func (v *Volume) stopCleanly() error {
 }
 
 func (v *Volume) release() error {
-	err := v.stack.close()
+	err := errors.Join(v.stack.close(), v.hashing.close())
 	if v.marks != nil {
 		err = errors.Join(err, v.marks.Close())
 	}

@@ -81,6 +81,20 @@ type Receiving struct {
 	Owner    string          `json:"owner,omitempty"` // of the lease that pins From
 }
 
+// Hashes says which block hash table a volume has, and what it tells.
+type Hashes struct {
+	Table uint64 `json:"table"`           // number of its file
+	Key   []byte `json:"key"`             // of its hashes
+	AsOf  uint64 `json:"as_of,omitempty"` // the first interval after the version that it is of; 0: it tells nothing yet
+	Size  int64  `json:"size,omitempty"`  // bytes of that version
+}
+
+// As is the same table, as of a version.
+func (t Hashes) As(start uint64, size int64) *Hashes {
+	t.AsOf, t.Size = start, size
+	return &t
+}
+
 // Evidence is what a head looked like when it was closed cleanly.
 type Evidence struct {
 	Device  uint64 `json:"device"`
@@ -108,6 +122,7 @@ type Head struct {
 	Unverified  string     `json:"unverified,omitempty"`  // why the head's continuity cannot be shown
 	FailedFlush string     `json:"failedflush,omitempty"` // what a flush of the head failed with: acknowledged writes may be missing
 	Evidence    *Evidence  `json:"evidence,omitempty"`
+	Hashes      *Hashes    `json:"hashes,omitempty"` // nil: no block hash table
 }
 
 // State is what a catalog says.
@@ -194,10 +209,13 @@ func (s *State) NewestSnapshot() (Version, bool) {
 	return Version{}, false
 }
 
-// Garbage lists the segments and sets that no version needs: segments older than
-// every snapshot, sets older than every version.
+// Garbage lists the segments and sets that nothing needs: segments older than every
+// snapshot, sets older than every version and the block hash table's.
 func (s *State) Garbage() (segments, sets []uint64) {
 	firstSnapshot, firstVersion := s.Head.NextID, s.Head.NextID
+	if t := s.Head.Hashes; t != nil && t.AsOf != 0 && len(s.Versions) > 0 {
+		firstVersion = t.AsOf
+	}
 	for _, v := range s.Versions {
 		firstVersion = min(firstVersion, v.Start)
 		if v.ID().IsSnapshot() {
