@@ -246,7 +246,7 @@ func TestChangeReference(t *testing.T) {
 // that the page cache is spared, and those for which the system refuses that.
 func TestRecordsAroundThePageCache(t *testing.T) {
 	f, _ := folder(t, drive.FolderOptions{})
-	defer f.Close() //nolint:errcheck // the records were synced
+	defer f.Close()
 	memory := make([]byte, 1<<20)
 	for i := range memory {
 		memory[i] = byte(i * 31 >> 3)

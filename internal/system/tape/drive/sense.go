@@ -93,7 +93,7 @@ type senseError struct {
 // Is tells an error of the medium that no repetition mends.
 func (e *senseError) Is(target error) bool {
 	code := e.sense.Code()
-	return target == ErrUnwritable && (code == senseWriteExcessive || code == senseWriteError) //nolint:errorlint // errors.Is asks for exactly this
+	return target == ErrUnwritable && (code == senseWriteExcessive || code == senseWriteError)
 }
 
 func (e *senseError) Error() string {
