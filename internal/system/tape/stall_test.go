@@ -45,6 +45,13 @@ func stall(t *testing.T, stalled string) {
 		_, err := child(t, f.Root(), "old").Read(t.Context(), make([]byte, 4096), 0)
 		results <- err
 	}()
+	time.Sleep(30 * time.Minute)
+	if waited := time.Since(f.Status().Waiting); waited < 29*time.Minute || waited > 31*time.Minute {
+		t.Errorf("the call under way is said to take %v", waited)
+	}
+	if total, left := f.Room(); total != 0 || left != 0 { // without end; what matters is that it does not wait
+		t.Errorf("room %d of %d", left, total)
+	}
 	for range 3 {
 		if err := <-results; !errors.Is(err, cairn.KindStuck) {
 			t.Errorf("on a drive that does not answer: %v", err)
@@ -62,7 +69,7 @@ func stall(t *testing.T, stalled string) {
 	}
 	close(answer)
 	time.Sleep(2 * time.Minute)
-	if s := f.Status(); s.Failures != 0 || s.Risk != (tape.Risk{}) {
+	if s := f.Status(); s.Failures != 0 || s.Risk != (tape.Risk{}) || !s.Waiting.IsZero() || cairn.KindOf(s.LastErr) != cairn.KindStuck {
 		t.Errorf("after it answered: %+v", s)
 	}
 	finish(t, h)
