@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -152,4 +153,30 @@ func TestMountsOfTheMachine(t *testing.T) {
 	if got := find(); got.Folder != "" {
 		t.Errorf("unmounted: %+v", got)
 	}
+}
+
+// When the budget of indexes makes close-sync fall back, the attributes and the log
+// say so, and unmounting still ends in an index.
+func TestFallingBackShows(t *testing.T) {
+	log := t.TempDir() + "/log"
+	m := tapemount.Mount(t, tapemount.NewTape(t), tapemount.Options{Sync: "close", Budget: 1 << 20, Log: log})
+	var r client.Tape
+	for i := 0; r.State != "degraded" && i < 200; i++ {
+		must(t, os.WriteFile(m.Path(fmt.Sprint("f", i)), []byte("x"), 0o644))
+		must(t, json.Unmarshal([]byte(m.Attr("", "ltfs.vendor.cairn.status")), &r))
+	}
+	if r.State != "degraded" || !strings.HasPrefix(r.Why, "slowed: half of the budget for indexes is spent") || r.IndexBytes == 0 || r.IndexBytes > r.IndexBudget {
+		t.Errorf("status: %+v", r)
+	}
+	if state := m.Attr("", "ltfs.vendor.cairn.syncState"); state != r.Why {
+		t.Errorf("attribute: %q", state)
+	}
+	if said, err := os.ReadFile(log); err != nil || !strings.Contains(string(said), "the budget for indexes is being spent") {
+		t.Errorf("log: %s, %v", said, err)
+	}
+	m.Again()
+	if generation, err := strconv.ParseUint(m.Attr("", "ltfs.indexGeneration"), 10, 64); err != nil || generation < r.Generation {
+		t.Errorf("after unmounting: generation %d, %v; it was %d", generation, err, r.Generation)
+	}
+	m.Unmount()
 }
