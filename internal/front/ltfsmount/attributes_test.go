@@ -144,7 +144,7 @@ func TestMountsOfTheMachine(t *testing.T) {
 	}
 	must(t, m.Server.Process.Signal(syscall.SIGCONT))
 	must(t, m.Server.Process.Kill())
-	_ = m.Server.Wait()                              // it was killed
+	_ = m.Server.Wait() // it was killed
 	defer syscall.Unmount(m.Dir, syscall.MNT_DETACH)
 	if got := find(); got.State != "unknown" || !strings.Contains(got.Why, "has ended: cairn tape unmount "+m.Dir) {
 		t.Errorf("killed: %+v", got)

@@ -95,10 +95,11 @@ type FS struct {
 	promised []*Node         // folders of the tree being taken that are still to be filled in, among others
 	indexed  *ltfs.Directory // the tree of the newest index on tape
 	sync     SyncState
-	total    int64    // bytes that the data partition holds
-	left     int64    // room for data, as the drive said last, less what was written since; -1: without end
-	asked    int64    // bytes written since the drive was asked
-	spare    [][]byte // memory for drafts of a whole record
+	saidPace syncpolicy.Pace // the slowest that the log was told of
+	total    int64           // bytes that the data partition holds
+	left     int64           // room for data, as the drive said last, less what was written since; -1: without end
+	asked    int64           // bytes written since the drive was asked
+	spare    [][]byte        // memory for drafts of a whole record
 	full     bool
 	broken   error // nothing can be written any more, for this reason
 	ending   bool

@@ -73,6 +73,7 @@ func (f *FS) decide(now time.Time) act {
 		f.asks = nil
 		return act{stop: true}
 	}
+	f.notePace()
 	if data := f.takeDataAsks(); len(data) > 0 {
 		return act{flush: data}
 	}
@@ -321,11 +322,17 @@ func (f *FS) noteIndex(ix *ltfs.Index) {
 	size := int64((end.end - 1 - ix.Self.Block) * f.t.label.BlockSize)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	before := f.pace()
 	f.takeHeader(ix)
 	f.sync.lastSize, f.sync.complete, f.increments = size, false, increments{}
 	f.sync.IndexBytes += size
-	if pace := f.pace(); pace != before {
+	f.notePace()
+}
+
+// notePace says in the log when the budget for indexes begins to slow them down,
+// and when it is spent. The caller holds mu.
+func (f *FS) notePace() {
+	if pace := f.pace(); pace > f.saidPace {
+		f.saidPace = pace
 		f.log.Warn("the budget for indexes is being spent", "tape", f.t.subject, "pace", pace.String(), "spent", f.sync.IndexBytes, "budget", f.sync.Budget)
 	}
 }
