@@ -155,8 +155,8 @@ func (p *planner) findOrigin() {
 		p.plan.Whole = "its origin is not among what is replicated"
 	case p.receiver.Dataset.Placeholder:
 		p.plan.Whole = "the receiver has a placeholder under its name"
-	case !p.Options.Origin.There:
-		p.plan.Whole = p.Options.Origin.Why
+	case !p.Origin.There:
+		p.plan.Whole = p.Origin.Why
 	default:
 		p.origin = o
 	}
