@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -402,4 +403,139 @@ func TestTableAgainstModel(t *testing.T) {
 		m.no(m.v.Close())
 	})
 	t.Logf("%d bytes were compared", covered)
+}
+
+// Others wrote to an adopted origin while nobody looked. A capture reads it once and
+// compares: only what they wrote counts as changed and is lost to the snapshots,
+// which a replica heals.
+func TestForeignWritesAreReconciledByTheTable(t *testing.T) {
+	dir := t.TempDir()
+	was := noise(1, 4<<20)
+	origin := originFile(t, was)
+	with := volume.PlaceOptions{Dir: dir, Volume: volume.Options{Hashes: yes()}}
+	p := openPlace(t, with)
+	if err := p.Adopt(ctx, "db", origin, "", ""); err != nil {
+		t.Fatal(err)
+	}
+	v, err := p.Open(ctx, "db")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := snap(t, v, "@a")
+	if _, err := readStream(v, cairn.VersionID{}, a.VersionID); err != nil {
+		t.Fatal(err)
+	}
+	write(t, v, 8192, fill(7, 4096)) // of this the table knows nothing
+	b := snap(t, v, "@b")
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	scribble(t, origin, 1<<20, 3<<20)
+	p = openPlace(t, with)
+	if v, err = p.Open(ctx, "db"); err != nil {
+		t.Fatal(err)
+	}
+	if l := v.Listing("db", cairn.Want{}).Dataset; l.State != cairn.StateUnverified {
+		t.Fatalf("the volume is %v: %s", l.State, l.Why)
+	}
+	c, err := v.Snapshot(ctx, "@c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(v.Continuity(), "block hash table") {
+		t.Errorf("continuity: %s", v.Continuity())
+	}
+	changed := int64(0)
+	for e, err := range v.Changed(ctx, b.VersionID, c.VersionID) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		changed += e.Length
+	}
+	// The two that differ, and the one of which the table knew nothing.
+	if changed != 3*4096 {
+		t.Errorf("%d bytes changed", changed)
+	}
+	for _, s := range v.Listing("db", cairn.Want{Versions: true}).Versions {
+		if (s.State == cairn.StateDamaged) != (s.Name != "@c") {
+			t.Errorf("%s is %v", s.Name, s.State)
+		}
+	}
+	r, err := v.OpenVersion(ctx, a.VersionID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.ReadAt(ctx, make([]byte, 4096), 1<<20); cairn.KindOf(err) != cairn.KindDamaged {
+		t.Errorf("a lost block reads: %v", err)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	list, err := v.Heal(ctx, a.VersionID, patches(was), cairn.HealOptions{Whole: true})
+	if err != nil || list[256] != cairn.MendedBySum || list[768] != cairn.MendedBySum {
+		t.Errorf("healed %v, %v, %v", list[256], list[768], err)
+	}
+	if !bytes.Equal(readAll(t, v, a.VersionID), was) {
+		t.Error("@a reads as something else")
+	}
+	if got := readAll(t, v, c.VersionID); got[1<<20] != 0xEE || got[3<<20] != 0xEE {
+		t.Error("what others wrote is not in @c")
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// scribble writes a block at each offset past the engine.
+func scribble(t *testing.T, path string, offs ...int64) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, off := range offs {
+		if _, err := f.WriteAt(fill(0xEE, 4096), off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// BenchmarkTable is a full send with and without a table: what the table costs is
+// the difference.
+func BenchmarkTable(b *testing.B) {
+	const size = 64 << 20
+	for _, on := range []bool{false, true} {
+		b.Run(fmt.Sprintf("send/hashes=%v", on), func(b *testing.B) {
+			disk := fakedisk.New()
+			if err := volume.Create(ctx, disk, volume.CreateOptions{Size: size}); err != nil {
+				b.Fatal(err)
+			}
+			v, err := volume.Open(ctx, disk, volume.Options{Hashes: &on})
+			if err != nil {
+				b.Fatal(err)
+			}
+			if err := v.Device().WriteAt(ctx, noise(1, size), 0, 0); err != nil {
+				b.Fatal(err)
+			}
+			s, err := v.Snapshot(ctx, "@a")
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.SetBytes(size)
+			for b.Loop() {
+				if err := v.SetHashes(ctx, false); err != nil {
+					b.Fatal(err)
+				}
+				if err := v.SetHashes(ctx, on); err != nil {
+					b.Fatal(err)
+				}
+				if _, err := readStream(v, cairn.VersionID{}, s.VersionID); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }
