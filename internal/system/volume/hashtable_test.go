@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -503,39 +504,55 @@ func scribble(t *testing.T, path string, offs ...int64) {
 	}
 }
 
-// BenchmarkTable is a full send with and without a table: what the table costs is
-// the difference.
-func BenchmarkTable(b *testing.B) {
-	const size = 64 << 20
-	for _, on := range []bool{false, true} {
-		b.Run(fmt.Sprintf("send/hashes=%v", on), func(b *testing.B) {
-			disk := fakedisk.New()
-			if err := volume.Create(ctx, disk, volume.CreateOptions{Size: size}); err != nil {
-				b.Fatal(err)
+// Writes, captures, streams and verifications at the same time: nothing that was
+// written through the volume is ever called foreign.
+func TestTableUnderLoad(t *testing.T) {
+	_, v := hashed(t, 6<<20)
+	write(t, v, 0, noise(1, 6<<20))
+	first := snap(t, v, "@0")
+	verified(t, v, cairn.VersionID{})
+	const rounds = 25
+	var g sync.WaitGroup
+	g.Go(func() { // a writer
+		d := v.Device()
+		for i := range 40 * rounds {
+			off := int64(i*37%1500) * 4096
+			if err := d.WriteAt(ctx, noise(uint64(i+2), 8192), off, 0); err != nil {
+				t.Error(err)
 			}
-			v, err := volume.Open(ctx, disk, volume.Options{Hashes: &on})
+		}
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	g.Go(func() { // captures and streams
+		last := first.VersionID
+		for i := range rounds {
+			s, err := v.Snapshot(ctx, fmt.Sprintf("@s%d", i))
 			if err != nil {
-				b.Fatal(err)
+				t.Error(err)
+				return
 			}
-			if err := v.Device().WriteAt(ctx, noise(1, size), 0, 0); err != nil {
-				b.Fatal(err)
+			if _, err := readStream(v, last, s.VersionID); err != nil {
+				t.Error(err)
 			}
-			s, err := v.Snapshot(ctx, "@a")
-			if err != nil {
-				b.Fatal(err)
-			}
-			b.SetBytes(size)
-			for b.Loop() {
-				if err := v.SetHashes(ctx, false); err != nil {
-					b.Fatal(err)
+			last = s.VersionID
+		}
+	})
+	for n := range 2 {
+		g.Go(func() { // verifications of everything and of one
+			for range rounds {
+				id := cairn.VersionID{}
+				if n > 0 {
+					id = first.VersionID
 				}
-				if err := v.SetHashes(ctx, on); err != nil {
-					b.Fatal(err)
-				}
-				if _, err := readStream(v, cairn.VersionID{}, s.VersionID); err != nil {
-					b.Fatal(err)
+				c, err := v.Verify(ctx, id)
+				if err != nil || len(c.Damaged) > 0 {
+					t.Errorf("verify of %q: %v %v", id.Name, c.Damaged, err)
 				}
 			}
 		})
 	}
+	g.Wait()
+	closeVolume(t, v)
 }

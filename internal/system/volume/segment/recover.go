@@ -159,7 +159,10 @@ func (r *Recovered) doubt(f blockio.File, id Identity, h *header) {
 // headless is set when a header is bad in both places: then the index is all that
 // tells which blocks there are; or when the index rotted since it was opened.
 func (s *Segment) Check() (checked int64, bad *extent.Bitmap, headless bool) {
-	headless = gaps(walk(s.file, s.id, s.known), s.known)
+	s.mu.RLock()
+	known := s.known
+	s.mu.RUnlock()
+	headless = gaps(walk(s.file, s.id, known), known)
 	all, bad, err := s.list()
 	if err != nil {
 		return 0, bad, true

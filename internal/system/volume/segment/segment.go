@@ -32,7 +32,7 @@ type Segment struct {
 
 	end   int64  // where the next batch goes
 	room  int64  // bytes of batches for which the file is long enough, durably
-	known int64  // bytes known durable
+	known int64  // bytes known durable; written under mu
 	epoch uint64 // highest of the batches
 	buf   []byte // of the last batch, to be used again
 
@@ -123,6 +123,8 @@ func (s *Segment) Sync() error {
 	if err := s.file.Sync(); err != nil {
 		return err
 	}
+	s.mu.Lock() // Check may look
+	defer s.mu.Unlock()
 	s.known = s.end
 	return nil
 }
