@@ -98,6 +98,9 @@ func (p *program) mountOptions(cmd *cobra.Command, args []string, text string) (
 // mountAnywhere mounts here, or in the background by a process of its own.
 func (p *program) mountAnywhere(ctx context.Context, dir string, o mountOptions) error {
 	if o.background && !isBackground() {
+		if err := uncovered(dir); err != nil {
+			return err
+		}
 		return p.mountInBackground(ctx, o)
 	}
 	parent := waitingParent()
@@ -107,9 +110,24 @@ func (p *program) mountAnywhere(ctx context.Context, dir string, o mountOptions)
 			o.metrics, _ = filepath.Abs(o.metrics)
 		}
 	}
-	err := p.mountTape(ctx, dir, o, parent)
+	err := uncovered(dir)
+	if err == nil {
+		err = p.mountTape(ctx, dir, o, parent)
+	}
 	parent.failed(err)
 	return err
+}
+
+// uncovered refuses a folder on which a tape is mounted: a second one would hide it.
+func uncovered(dir string) error {
+	there, err := ltfsmount.Ask(dir)
+	switch {
+	case err == nil:
+		return &cairn.Error{Op: "mount on", Subject: dir, Kind: cairn.KindBusy, Err: fmt.Errorf("%s is mounted on it", there.Drive), Hint: "cairn tape unmount " + dir}
+	case cairn.KindOf(err) == cairn.KindUnavailable:
+		return err
+	}
+	return nil // what else is wrong with it mounting tells
 }
 
 // mountTape mounts, serves until it is unmounted, and ends the last generation.
