@@ -286,11 +286,12 @@ func (s *session) refuse(q nbdproto.Request, err error) {
 }
 
 // pace is a moving average of what the requests of one kind cost, in
-// nanoseconds, the mere transfer of their bytes left out.
+// nanoseconds, the mere transfer of their bytes left out. One that took long, because
+// another process had the processor, does not make the kind slow.
 type pace struct{ cost atomic.Int64 }
 
 func (p *pace) note(elapsed time.Duration, bytes int) {
-	c := min(max(int64(elapsed)-int64(bytes), 0), int64(10*slowAfter))
+	c := min(max(int64(elapsed)-int64(bytes), 0), int64(4*slowAfter))
 	old := p.cost.Load()
 	p.cost.Store(old + (c-old)/8)
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -25,7 +26,9 @@ import (
 const (
 	terabyte     = 1 << 40
 	manyVersions = 50
+	segmentBytes = 1 << 30
 	memoryStore  = "CAIRN_MEMORY_STORE"
+	memoryReads  = "CAIRN_MEMORY_READS"
 )
 
 // With CAIRN_SCALE=full: what a terabyte with fifty snapshots costs a process that
@@ -36,20 +39,24 @@ func TestMemoryOfManySnapshots(t *testing.T) {
 		t.Skip("builds gigabytes of segments; set CAIRN_SCALE=full")
 	}
 	const tenth = terabyte / cairn.BlockSize / 10
+	const perSegment = segmentBytes / cairn.BlockSize
 	for _, c := range []struct {
-		name   string
-		runs   int    // written after each snapshot
-		length uint64 // of a run, in blocks
-		limit  int64  // MiB resident
+		name  string
+		h     history
+		reads int   // of each snapshot that is read
+		limit int64 // MiB resident
 	}{
-		{"a tenth changed in all, in single blocks", tenth / manyVersions, 1, 128},
-		{"a tenth changed after each, in runs of 64 KiB", tenth / 16, 16, 256},
+		{"a tenth changed in all, in single blocks", history{segments: 1, runs: tenth / manyVersions, older: tenth / manyVersions, length: 1}, 200, 128},
+		{"a tenth changed after each, in runs of 64 KiB", history{segments: 1, runs: tenth / 16, older: tenth / 16, length: 16}, 200, 256},
+		// In segments of 1 GiB, 102 for each snapshot. What is in memory of one that no look-up
+		// uses is not its blocks: only the newest snapshot's have all of theirs.
+		{"a tenth changed after each, in single blocks", history{segments: tenth / perSegment, runs: perSegment, older: 170, length: 1}, 1, 256},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
-			synthesize(t, dir, c.runs, c.length)
+			synthesize(t, dir, c.h)
 			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestServeManySnapshots$", "-test.v")
-			cmd.Env = append(os.Environ(), memoryStore+"="+dir)
+			cmd.Env = append(os.Environ(), memoryStore+"="+dir, fmt.Sprintf("%s=%d", memoryReads, c.reads))
 			out, err := cmd.CombinedOutput()
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out)
@@ -63,10 +70,18 @@ func TestMemoryOfManySnapshots(t *testing.T) {
 	}
 }
 
-// synthesize makes a store of a terabyte with many snapshots, after each of which
-// as many runs of blocks were written. Its segments are holes: opening and reading
-// look at their indexes only, which are as docs/formats/volume.md has them.
-func synthesize(t *testing.T, dir string, runs int, length uint64) {
+// history is what was written after each of the snapshots.
+type history struct {
+	segments int    // that each snapshot owns
+	runs     int    // of blocks in each of the newest snapshot's
+	older    int    // and in each of the others'
+	length   uint64 // of a run, in blocks
+}
+
+// synthesize makes a store of a terabyte with many snapshots and that history. Its
+// segments are holes: opening and reading look at their indexes only, which are as
+// docs/formats/volume.md has them.
+func synthesize(t *testing.T, dir string, h history) {
 	t.Helper()
 	fsys, err := blockio.OS(dir)
 	if err != nil {
@@ -86,22 +101,28 @@ func synthesize(t *testing.T, dir string, runs int, length uint64) {
 	newest := &extent.Bitmap{}
 	id := uint64(10)
 	for n := range manyVersions {
-		start, seg := id, id+1
-		id += 2
-		rec := catalog.Segment{ID: seg, Interval: start, Incarnation: 1, Closed: true, Epoch: 1, Length: 64 << 20}
-		file(fmt.Sprintf("seg-%016x", seg), func(f blockio.File) error { return f.Truncate(rec.Length) })
-		file(fmt.Sprintf("idx-%016x", seg), func(f blockio.File) error {
-			list := scatteredRuns(rand.New(rand.NewPCG(2, uint64(n))), runs, length)
-			if n == manyVersions-1 {
-				for _, first := range list {
-					newest.Set(first, length)
+		start, runs := id, h.older
+		id++
+		if n == manyVersions-1 {
+			runs = h.runs
+		}
+		for range h.segments {
+			rec := catalog.Segment{ID: id, Interval: start, Incarnation: 1, Closed: true, Epoch: 1, Length: segmentBytes}
+			id++
+			file(fmt.Sprintf("seg-%016x", rec.ID), func(f blockio.File) error { return f.Truncate(rec.Length) })
+			file(fmt.Sprintf("idx-%016x", rec.ID), func(f blockio.File) error {
+				list := scatteredRuns(rand.New(rand.NewPCG(2, rec.ID)), runs, h.length)
+				if n == manyVersions-1 {
+					for _, first := range list {
+						newest.Set(first, h.length)
+					}
 				}
-			}
-			_, err := f.WriteAt(indexOf(rec, list, length), 0)
-			return err
-		})
+				_, err := f.WriteAt(indexOf(rec, list, h.length), 0)
+				return err
+			})
+			st.Segments = append(st.Segments, rec)
+		}
 		st.Versions = append(st.Versions, catalog.Version{Name: fmt.Sprintf("@s%02d", n), GUID: cairn.GUID(n + 1), Start: start, Order: start, Size: terabyte})
-		st.Segments = append(st.Segments, rec)
 		st.Head = catalog.Head{Size: terabyte, Interval: start, Incarnation: 1, Clean: true, Epoch: 1}
 	}
 	st.Head.Checkpoint, st.Head.NextID = id, id+1
@@ -157,13 +178,20 @@ func TestServeManySnapshots(t *testing.T) {
 	v := open(t, fsys, volume.Options{})
 	opened := time.Since(began)
 	rng, p := rand.New(rand.NewPCG(4, 4)), make([]byte, 4096)
+	reads, err := strconv.Atoi(os.Getenv(memoryReads))
+	if err != nil {
+		t.Fatal(err)
+	}
 	versions := slices.Collect(snapshotsOf(v))
+	if reads == 1 { // each looks at every segment since its snapshot
+		versions = []cairn.VersionID{versions[0], versions[len(versions)/2], versions[len(versions)-1]}
+	}
 	for _, s := range versions {
 		r, err := v.OpenVersion(ctx, s)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for range 200 {
+		for range reads {
 			if err := r.ReadAt(ctx, p, rng.Int64N(terabyte/4096)*4096); err != nil {
 				t.Fatal(err)
 			}

@@ -19,6 +19,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -32,7 +33,8 @@ func main() {
 	b := &bench{}
 	flag.StringVar(&b.cairn, "cairn", "", "the cairn binary")
 	flag.StringVar(&b.dir, "dir", "", "folder to work in; it is removed afterwards")
-	flag.StringVar(&b.store, "store", "", "folder on another disk for a second volume's segments; removed afterwards")
+	flag.StringVar(&b.store, "store", "", "folder on another disk for a second volume's segments, removed afterwards; without it, as root, a disk in memory")
+	flag.StringVar(&b.parts, "parts", "", "which parts to run: large,plain,disk,touch,sequential,apart; empty: all")
 	flag.Int64Var(&b.size, "size", 1024, "size of the disks in MiB")
 	flag.Int64Var(&b.ops, "ops", 40000, "4 KiB operations per round; 1 MiB ones are a fiftieth")
 	flag.IntVar(&b.rounds, "rounds", 7, "rounds")
@@ -49,6 +51,7 @@ type bench struct {
 	cairn  string
 	dir    string
 	store  string
+	parts  string
 	size   int64
 	ops    int64
 	rounds int
@@ -79,24 +82,37 @@ func (b *bench) run(ctx context.Context) error {
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{b.gigabytes, b.plain, b.fromDisk, b.firstTouch, b.sequential, b.apart} {
-		if err := step(ctx); err != nil {
+	for _, p := range []struct {
+		name string
+		run  func(context.Context) error
+	}{
+		{"large", b.gigabytes}, {"plain", b.plain}, {"disk", b.fromDisk}, {"touch", b.firstTouch}, {"sequential", b.sequential}, {"apart", b.apart},
+	} {
+		if b.parts != "" && !slices.Contains(strings.Split(b.parts, ","), p.name) {
+			continue
+		}
+		if err := p.run(ctx); err != nil {
 			return err
 		}
 	}
 	b.print()
-	b.judge()
-	return nil
+	return b.judge()
 }
 
 // sequential overwrites with the segments on the disk of the head.
 func (b *bench) sequential(ctx context.Context) error { return b.alternate(ctx, "here", "") }
 
-// apart does so with the segments on another disk, where one was named.
+// apart does so with the segments on another disk: the one that was named, or one in
+// memory. What the head's disk has to do is the same with both.
 func (b *bench) apart(ctx context.Context) error {
 	if b.store == "" {
-		fmt.Println("segments on another disk: not measured; name a folder there with -store")
-		return nil
+		disk, err := b.memoryDisk(ctx)
+		if err != nil {
+			fmt.Println("segments on another disk: not measured; name a folder there with -store, or run as root:", err)
+			return nil
+		}
+		defer disk.release()
+		b.store = filepath.Join(disk.folder, "store")
 	}
 	defer os.RemoveAll(b.store) //nolint:errcheck // it was told that it would be used
 	if err := b.configure("apart", b.store); err != nil {

@@ -28,9 +28,9 @@ func (b *bench) serving(config, volume string) server {
 	}, volume}
 }
 
-func (b *bench) nbdkit() server {
-	return server{"nbdkit file", func(socket string) []string {
-		return []string{"nbdkit", "-f", "-U", socket, "file", b.path("other.img")}
+func (b *bench) nbdkit(name string, options ...string) server {
+	return server{name, func(socket string) []string {
+		return append([]string{"nbdkit", "-f", "-U", socket, "file", b.path("other.img")}, options...)
 	}, ""}
 }
 
