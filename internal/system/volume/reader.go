@@ -159,8 +159,12 @@ type piece struct {
 }
 
 // find tells where the blocks of a version are whose first interval is start, in
-// no particular order.
-func (s *stack) find(start uint64, r run) ([]piece, error) {
+// no particular order. The segments that have some stay open until use is next
+// taken alone.
+func (s *stack) find(start uint64, r run) ([]piece, error) { return s.look(start, r, true) }
+
+// look is find; what is found is not to be read unless keep is set.
+func (s *stack) look(start uint64, r run, keep bool) ([]piece, error) {
 	var found []piece
 	open := []run{r}
 	for _, x := range s.since(start) {
@@ -172,6 +176,7 @@ func (s *stack) find(start uint64, r run) ([]piece, error) {
 			return nil, err
 		}
 		var left []run
+		known := len(found)
 		for _, o := range open {
 			at := o.first
 			runs, err := seg.Find(o.first, o.count)
@@ -190,6 +195,12 @@ func (s *stack) find(start uint64, r run) ([]piece, error) {
 			}
 		}
 		open = left
+		if keep && len(found) > known {
+			continue
+		}
+		if err := x.put(); err != nil {
+			return nil, err
+		}
 	}
 	for _, o := range open {
 		found = append(found, piece{Run: segment.Run{First: o.first, Count: o.count}})
@@ -246,7 +257,7 @@ func (r *Reader) extents(ctx context.Context, off, length int64) ([]cairn.Extent
 		if r.gone.Load() {
 			return nil, &cairn.Error{Op: "read", Subject: r.name, Kind: cairn.KindDegraded}
 		}
-		found, err := s.find(r.start, blocks)
+		found, err := s.look(r.start, blocks, false)
 		if err != nil {
 			return nil, err
 		}
@@ -254,7 +265,7 @@ func (r *Reader) extents(ctx context.Context, off, length int64) ([]cairn.Extent
 		if err != nil {
 			return nil, err
 		}
-		again, err := s.find(r.start, blocks)
+		again, err := s.look(r.start, blocks, false)
 		if err != nil {
 			return nil, err
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"sort"
 	"sync"
 	"sync/atomic"
 
@@ -28,14 +29,15 @@ type stacked struct {
 	sealed bool             // its index is on disk: it can be opened again
 	length int64            // of a sealed one
 	epoch  uint64
+	pins   int  // look-ups that got it and did not put it back
 	gone   bool // dropped: nothing reads it any more
 	told   bool // that blocks of it are missing: they are in the stack as lost
 }
 
 var errDropped = errors.New("the segment is not needed any more")
 
-// get gives the open segment. What is sealed stays open until use is next taken
-// alone: callers hold use, or are alone.
+// get gives the open segment. What is sealed stays open until it is put back, or
+// else until use is next taken alone: callers hold use, or are alone.
 func (x *stacked) get() (*segment.Segment, error) {
 	x.used.Store(x.in.tick.Add(1))
 	x.mu.Lock()
@@ -44,6 +46,7 @@ func (x *stacked) get() (*segment.Segment, error) {
 		return nil, errDropped
 	}
 	if x.open != nil {
+		x.pins++
 		return x.open, nil
 	}
 	s, whole, err := x.load()
@@ -54,8 +57,21 @@ func (x *stacked) get() (*segment.Segment, error) {
 		return nil, errors.Join(incomplete{x}, s.Close())
 	}
 	x.open = s
+	x.pins++
 	x.in.loaded.Add(1)
 	return s, nil
+}
+
+// put ends the use of what get gave. Where many segments are open this one is
+// closed, unless somebody else uses it: a look-up may go through any number.
+func (x *stacked) put() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.pins--
+	if x.pins > 0 || x.in.loaded.Load() <= maxLoaded {
+		return nil
+	}
+	return x.close()
 }
 
 // load opens the files of a sealed segment, as far as they are there. Callers hold
@@ -122,10 +138,17 @@ func (x *stacked) seal(length int64, epoch uint64) error {
 	return x.open.UseIndex(idx)
 }
 
-// unload closes a sealed segment until it is looked at again.
+// unload closes a sealed segment until it is looked at again. Callers hold use
+// alone.
 func (x *stacked) unload() error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.pins = 0
+	return x.close()
+}
+
+// close closes a sealed segment. Callers hold mu.
+func (x *stacked) close() error {
 	if !x.sealed || x.open == nil {
 		return nil
 	}
@@ -207,8 +230,14 @@ func (s *stack) since(start uint64) []*stacked {
 // push puts a segment in its place: on top, unless it heals another. Callers hold
 // persist, or are alone.
 func (s *stack) push(x *stacked) {
-	next := append(append([]*stacked{}, s.all()...), x)
-	slices.SortStableFunc(next, func(a, b *stacked) int { return catalog.SegmentOrder(a.rec, b.rec) })
+	all := s.all()
+	at := sort.Search(len(all), func(i int) bool { return catalog.SegmentOrder(all[i].rec, x.rec) > 0 })
+	var next []*stacked
+	if at == len(all) {
+		next = append(all, x) // behind all that earlier lists see of the array
+	} else {
+		next = slices.Insert(slices.Clone(all), at, x)
+	}
 	s.list.Store(&next)
 }
 
@@ -257,7 +286,7 @@ func (s *stack) unite(x *stacked, set *extent.Bitmap) error {
 	if err != nil {
 		return err
 	}
-	return seg.Union(set)
+	return errors.Join(seg.Union(set), x.put())
 }
 
 func (s *stack) close() error {

@@ -137,7 +137,7 @@ func (v *Volume) checkSegment(x *stacked, c *cairn.Coverage, bad map[uint64]*ext
 	if headless {
 		c.Notes = append(c.Notes, fmt.Sprintf("segment %d has an unreadable header; its index still tells what it holds", x.rec.ID))
 	}
-	return nil
+	return x.put()
 }
 
 // lostTo is the blocks that the snapshot reads from a place where they are bad,
@@ -158,7 +158,7 @@ func (v *Volume) lostTo(r catalog.Version, bad map[uint64]*extent.Bitmap) (lost,
 		if err != nil {
 			return nil, nil, err
 		}
-		if err := s.Union(kept); err != nil {
+		if err := errors.Join(s.Union(kept), x.put()); err != nil {
 			return nil, nil, err
 		}
 	}
