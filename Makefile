@@ -73,7 +73,7 @@ bench-volume: ## pause of a capture under load, a 1 TiB volume, cost of writes a
 	@$(env) && CAIRN_SCALE=full go test -count=1 -v -run 'Pause|Terabyte' -bench . ./internal/system/volume && echo "bench-volume: done"
 
 bench-memory: ## a terabyte with fifty snapshots: what a process that opens and reads all of them has resident
-	@need_kib=4000000; $(env) && CAIRN_SCALE=full go test -count=1 -v -run 'MemoryOfMany|Terabyte' ./internal/system/volume && echo "bench-memory: done"
+	@need_kib=4000000; $(env) && CAIRN_SCALE=full go test -count=1 -v -timeout 60m -run 'MemoryOfMany|Terabyte' ./internal/system/volume && echo "bench-memory: done"
 
 check-rules: ## every rule of the conformance suite against every planted fault
 	@$(env) && CAIRN_SCALE=full go test -count=1 ./internal/work/check && echo "check-rules: each fault is caught by its rule"

@@ -26,7 +26,6 @@ import (
 const (
 	terabyte     = 1 << 40
 	manyVersions = 50
-	segmentBytes = 1 << 30
 	memoryStore  = "CAIRN_MEMORY_STORE"
 	memoryReads  = "CAIRN_MEMORY_READS"
 )
@@ -39,7 +38,7 @@ func TestMemoryOfManySnapshots(t *testing.T) {
 		t.Skip("builds gigabytes of segments; set CAIRN_SCALE=full")
 	}
 	const tenth = terabyte / cairn.BlockSize / 10
-	const perSegment = segmentBytes / cairn.BlockSize
+	const perSegment = volume.DefaultSegmentBytes / cairn.BlockSize
 	for _, c := range []struct {
 		name  string
 		h     history
@@ -48,8 +47,8 @@ func TestMemoryOfManySnapshots(t *testing.T) {
 	}{
 		{"a tenth changed in all, in single blocks", history{segments: 1, runs: tenth / manyVersions, older: tenth / manyVersions, length: 1}, 200, 128},
 		{"a tenth changed after each, in runs of 64 KiB", history{segments: 1, runs: tenth / 16, older: tenth / 16, length: 16}, 200, 256},
-		// In segments of 1 GiB, 102 for each snapshot. What is in memory of one that no look-up
-		// uses is not its blocks: only the newest snapshot's have all of theirs.
+		// Segments as many as there are then, 1,638 for each snapshot. What is in memory of one
+		// that no look-up uses is not its blocks: only the newest snapshot's have all of theirs.
 		{"a tenth changed after each, in single blocks", history{segments: tenth / perSegment, runs: perSegment, older: 170, length: 1}, 1, 256},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -107,7 +106,7 @@ func synthesize(t *testing.T, dir string, h history) {
 			runs = h.runs
 		}
 		for range h.segments {
-			rec := catalog.Segment{ID: id, Interval: start, Incarnation: 1, Closed: true, Epoch: 1, Length: segmentBytes}
+			rec := catalog.Segment{ID: id, Interval: start, Incarnation: 1, Closed: true, Epoch: 1, Length: volume.DefaultSegmentBytes}
 			id++
 			file(fmt.Sprintf("seg-%016x", rec.ID), func(f blockio.File) error { return f.Truncate(rec.Length) })
 			file(fmt.Sprintf("idx-%016x", rec.ID), func(f blockio.File) error {

@@ -132,3 +132,34 @@ func TestMarks(t *testing.T) {
 		}
 	}
 }
+
+// A set that is written in many pieces is read back, and rot of a later piece is
+// found before anything of it counts.
+func TestLargeSetInPieces(t *testing.T) {
+	want := &extent.Bitmap{}
+	for i := range uint64(100_000) {
+		want.Set(i*131, 1+i%3)
+	}
+	f := create(t, "set")
+	if err := changes.WriteSet(f, 3, 4, want); err != nil {
+		t.Fatal(err)
+	}
+	got := &extent.Bitmap{}
+	if err := changes.ReadSet(f, 3, 4, got); err != nil {
+		t.Fatal(err)
+	}
+	n := got.Count()
+	if got.Subtract(want); n != want.Count() || got.Count() != 0 {
+		t.Errorf("%d blocks of %d, %d others", n, want.Count(), got.Count())
+	}
+	size, _ := f.Size()
+	p := make([]byte, 1)
+	if _, err := f.ReadAt(p, size-10); err != nil {
+		t.Fatal(err)
+	}
+	poke(t, f, size-10, p[0]^1)
+	spoiled := &extent.Bitmap{}
+	if err := changes.ReadSet(f, 3, 4, spoiled); !errors.Is(err, cairn.KindDamaged) || spoiled.Count() != 0 {
+		t.Errorf("%v, %d blocks", err, spoiled.Count())
+	}
+}
