@@ -35,6 +35,8 @@
 //   - No acknowledged write is lost by the death of the process: small first writes
 //     wait for the next flush in a file that the kernel holds (staged), all others
 //     are in the head.
+//   - A block hash table, where there is one, vouches for a block only if it holds what it
+//     held at the table's version, as far as no change set says that it was written (2101).
 //   - A flush returns when every write acknowledged before is durable; after one
 //     failed, every later one fails until the volume is opened anew.
 //
@@ -52,8 +54,8 @@
 //
 // # Locks
 //
-// Volume.admin, then gate, then carrying, then persist, then mu; logMu and the locks of the
-// stack are taken last. Readers take only the stack's. A group capture takes the
-// admin of all its volumes and then their gates, each time in the order of their
+// Volume.admin, then gate, then carrying, then persist, then mu; that of the block
+// hash table, then logMu, and the locks of the stack are taken last. Readers take
+// only the stack's. A group capture takes the admin of all its volumes and then their gates, each time in the order of their
 // names.
 package volume

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -555,4 +556,54 @@ func TestTableUnderLoad(t *testing.T) {
 	}
 	g.Wait()
 	closeVolume(t, v)
+}
+
+// A table with gaps does not end a doubt that a replica can still end better.
+func TestTableWithGapsLeavesTheDoubt(t *testing.T) {
+	dir := t.TempDir()
+	was := noise(1, 1<<20)
+	origin := originFile(t, was)
+	with := volume.PlaceOptions{Dir: dir, Volume: volume.Options{Hashes: yes()}}
+	p := openPlace(t, with)
+	if err := p.Adopt(ctx, "db", origin, "", ""); err != nil {
+		t.Fatal(err)
+	}
+	v, err := p.Open(ctx, "db")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := snap(t, v, "@a")
+	verified(t, v, cairn.VersionID{})
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "db", "+store", "hash-*"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("%v %v", files, err)
+	}
+	if err := os.Remove(files[0]); err != nil {
+		t.Fatal(err)
+	}
+	scribble(t, origin, 8192)
+	p = openPlace(t, with)
+	if v, err = p.Open(ctx, "db"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.Snapshot(ctx, "@b"); cairn.KindOf(err) != cairn.KindUnverified {
+		t.Errorf("a capture: %v", err)
+	}
+	if s := v.Listing("db", cairn.Want{Versions: true}).Versions[0]; s.State != cairn.StateOK {
+		t.Errorf("@a is %v", s.State)
+	}
+	list, err := v.Heal(ctx, a.VersionID, patches(was), cairn.HealOptions{Whole: true})
+	if err != nil || list[2] != cairn.MendedByGUID {
+		t.Errorf("healed from a replica: %v %v", list[2], err)
+	}
+	snap(t, v, "@b")
+	if !bytes.Equal(readAll(t, v, a.VersionID), was) {
+		t.Error("@a reads as something else")
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
 }

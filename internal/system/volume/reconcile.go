@@ -22,6 +22,7 @@ type reconciliation struct {
 	covered *extent.Bitmap
 	foreign *extent.Bitmap
 	unknown *extent.Bitmap
+	missing *extent.Bitmap // of unknown, what the table should know
 }
 
 // reconcile compares the head with the table; nil without one that knows anything.
@@ -61,7 +62,7 @@ func (v *Volume) reconcileHead(ctx context.Context, by writeKind) (*reconciliati
 		return nil, err
 	}
 	x := &reconciliation{v: v, view: view, doubt: v.doubt() != "", sealed: v.state().Head.Sealed,
-		covered: &extent.Bitmap{}, foreign: &extent.Bitmap{}, unknown: &extent.Bitmap{}}
+		covered: &extent.Bitmap{}, foreign: &extent.Bitmap{}, unknown: &extent.Bitmap{}, missing: &extent.Bitmap{}}
 	v.mu.Lock()
 	size := v.size
 	v.mu.Unlock()
@@ -113,7 +114,7 @@ func (x *reconciliation) window(off, length int64) error {
 	if err != nil || x.view == nil {
 		return err
 	}
-	return x.enter(foreign, blocks)
+	return x.enter(foreign)
 }
 
 // readWhat fills p from the head as far as it can be read, and tells which blocks
@@ -146,11 +147,15 @@ func (x *reconciliation) compare(blocks run, p []byte, bad map[uint64]bool) (for
 		if err != nil {
 			return nil, err
 		}
-		x.unknown.Clear(b, 1)
-		x.covered.Clear(b, 1)
+		for _, set := range []*extent.Bitmap{x.unknown, x.covered, x.missing} {
+			set.Clear(b, 1)
+		}
 		switch {
 		case e == hashes.Unknown || bad[b]:
 			x.unknown.Set(b, 1)
+			if !x.view.Apart(b) {
+				x.missing.Set(b, 1)
+			}
 		case x.view.Of(p[i*blockSize:min((i+1)*blockSize, uint64(len(p)))]) == e:
 			x.covered.Set(b, 1)
 		default:
@@ -162,23 +167,15 @@ func (x *reconciliation) compare(blocks run, p []byte, bad map[uint64]bool) (for
 
 // enter makes durable that blocks changed, and that snapshots have lost what they
 // held.
-func (x *reconciliation) enter(foreign []run, blocks run) error {
+func (x *reconciliation) enter(foreign []run) error {
 	v := x.v
 	for _, r := range foreign {
 		x.foreign.Set(r.first, r.count)
 	}
-	if x.sealed || len(foreign) == 0 && !x.doubt {
+	if x.sealed || len(foreign) == 0 {
 		return nil
 	}
 	preserve, mark := v.admit(foreign)
-	if x.doubt {
-		var doubtful []run
-		for first, count := range x.unknown.Runs(blocks.first, blocks.count) {
-			doubtful = append(doubtful, run{first, count})
-		}
-		unsure, more := v.admit(doubtful)
-		mark = append(append(mark, unsure...), more...)
-	}
 	if len(preserve)+len(mark) == 0 {
 		return nil
 	}
@@ -192,8 +189,36 @@ func (x *reconciliation) enter(foreign []run, blocks run) error {
 	return v.durable(&request{preserve: lostRecords(lost), mark: mark})
 }
 
+// markRuns is how many runs of blocks are marked at once.
+const markRuns = 4096
+
+// markUnknown lets what nobody can vouch for count as changed.
+func (x *reconciliation) markUnknown() error {
+	v := x.v
+	v.gate.RLock()
+	defer v.gate.RUnlock()
+	var waiting []run
+	mark := func() error {
+		unsure, more := v.admit(waiting)
+		waiting = waiting[:0]
+		if unsure = append(unsure, more...); len(unsure) == 0 {
+			return nil
+		}
+		return v.durable(&request{mark: unsure})
+	}
+	for first, count := range x.unknown.All() {
+		if waiting = append(waiting, run{first, count}); len(waiting) == markRuns {
+			if err := mark(); err != nil {
+				return err
+			}
+		}
+	}
+	return mark()
+}
+
 // settle ends the doubt. Snapshots that read from the head what nobody can vouch for
-// are damaged. Callers hold admin.
+// are damaged. As long as a replica could still vouch for it, since the table has
+// gaps, the doubt remains. Callers hold admin.
 func (x *reconciliation) settle() error {
 	v := x.v
 	if x.sealed && x.foreign.Count()+x.unknown.Count() > 0 {
@@ -204,15 +229,28 @@ func (x *reconciliation) settle() error {
 		if !r.ID().IsSnapshot() {
 			continue
 		}
-		doubtful, err := x.doubtful(r)
+		doubtful, gaps, err := x.doubtful(r)
 		if err != nil {
 			return err
+		}
+		if gaps {
+			v.o.Log.Warn("the block hash table has gaps: the volume stays unverified", "volume", v.o.Name, "unknown", x.missing.Count())
+			return nil
 		}
 		if doubtful {
 			hit[r.Name] = true
 		}
 	}
+	return x.endDoubt(hit)
+}
+
+// endDoubt puts on record that the head is known again.
+func (x *reconciliation) endDoubt(hit map[string]bool) error {
+	v := x.v
 	if err := v.activate(); err != nil {
+		return err
+	}
+	if err := x.markUnknown(); err != nil {
 		return err
 	}
 	err := v.commit("compared with the block hash table", func(s *catalog.State, h *catalog.Head) catalog.Edit {
@@ -230,22 +268,28 @@ func (x *reconciliation) settle() error {
 }
 
 // doubtful tells whether the snapshot lost blocks, or reads some from the head of
-// which the table knows nothing.
-func (x *reconciliation) doubtful(r catalog.Version) (bool, error) {
+// which the table knows nothing; gaps are such of a snapshot that it should know.
+func (x *reconciliation) doubtful(r catalog.Version) (doubtful, gaps bool, err error) {
 	v := x.v
+	v.persist.Lock()
+	kept, err := v.union(r.Start)
+	v.persist.Unlock()
+	if err != nil {
+		return false, false, err
+	}
+	reads := func(set *extent.Bitmap) bool {
+		left := set.Clone()
+		left.Subtract(kept)
+		_, _, some := left.Next(0, blocksOf(0, r.Size).count)
+		return some
+	}
+	if r.Start <= x.view.AsOf() && reads(x.missing) {
+		return true, true, nil
+	}
 	for first, count := range x.foreign.Runs(0, blocksOf(0, r.Size).count) {
 		if v.unreadable(r, run{first, count}) {
-			return true, nil
+			return true, false, nil
 		}
 	}
-	v.persist.Lock()
-	defer v.persist.Unlock()
-	kept, err := v.union(r.Start)
-	if err != nil {
-		return false, err
-	}
-	left := x.unknown.Clone()
-	left.Subtract(kept)
-	_, _, some := left.Next(0, blocksOf(0, r.Size).count)
-	return some, nil
+	return reads(x.unknown), false, nil
 }

@@ -90,5 +90,12 @@ func (v *View) fetch(number uint64, magic uint32, into **page, old *bool) error 
 	return nil
 }
 
+// Apart tells whether the block was written between the table's version and what is
+// looked at, so that the table cannot know it.
+func (v *View) Apart(block uint64) bool { return v.o.Apart.Has(block) }
+
+// AsOf is the number of the table's version.
+func (v *View) AsOf() uint64 { return v.o.AsOf }
+
 // Of is the entry that content has.
 func (v *View) Of(p []byte) Entry { return v.h.Entry(p) }
