@@ -140,8 +140,8 @@ func (b *bench) plain(ctx context.Context) error {
 	for _, l := range []load{
 		b.small("4 KiB reads, depth 1", "randread", 1),
 		b.small("4 KiB reads, depth 32", "randread", 32),
+		b.large("1 MiB reads, depth 4", "read"), // before anything is dropped from the cache
 		b.small("4 KiB writes, depth 32", "randwrite", 32),
-		b.large("1 MiB reads, depth 4", "read"),
 		b.large("1 MiB writes, depth 4", "write"),
 	} {
 		if err := b.inTurn(ctx, list, l); err != nil {
