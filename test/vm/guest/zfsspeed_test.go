@@ -14,7 +14,7 @@ import (
 // What a replication costs beside `zfs send | zfs receive`, in CPU seconds of the
 // programs and of the whole machine, kernel threads of ZFS included.
 const (
-	speedMiB    = 48 // of noise, and as much of text, per round
+	speedMiB    = 32 // of noise, and as much of text, per round
 	speedRounds = 3
 	speedLeast  = 0.9 // what the pipe costs, as a part of what ours costs, at least
 )
