@@ -61,7 +61,7 @@ func (f *fault) powerCheck(name, cut string) {
 			moved += s.BytesMoved
 		}
 	}
-	if resumed != partial || strings.HasSuffix(cut, "synced") != resumed {
+	if resumed != partial || strings.HasSuffix(cut, "synced") && !resumed { // what was not synced may have reached the disk all the same
 		f.t.Errorf("after a cut at %s: something was kept: %v; went on from it: %v", cut, partial, resumed)
 	}
 	f.t.Logf("after a cut at %s: %s, %d bytes moved, went on: %v", cut, states(r), moved, resumed)
