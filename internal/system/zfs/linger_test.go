@@ -35,6 +35,9 @@ func TestAbandonedProcessLocksItsDataset(t *testing.T) {
 	if cairn.KindOf(err) != cairn.KindBusy || !strings.Contains(err.Error(), "zfs receive") {
 		t.Errorf("work on the dataset of an abandoned process: %v", err)
 	}
+	if _, err := p.Endpoint(Job{}).Destroys.Destroy(t.Context(), "tank/a", nil); cairn.KindOf(err) != cairn.KindBusy {
+		t.Errorf("destroy in it: %v", err)
+	}
 	if err := p.free("lease", "tank/b"); err != nil {
 		t.Errorf("another dataset: %v", err)
 	}

@@ -312,7 +312,7 @@ func holdTime(text string) time.Time {
 // fresh lists one dataset anew, with its versions; KindNotFound when it is not
 // there.
 func (p *Place) fresh(ctx context.Context, op, name string) (*dataset, error) {
-	if err := checkDataset(name); err != nil {
+	if err := errors.Join(checkDataset(name), p.free(op, name)); err != nil {
 		return nil, err
 	}
 	var found *dataset

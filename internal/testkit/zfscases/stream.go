@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -37,6 +38,7 @@ var streamCases = []Case{
 	{"ReceiveAgain", receiveAgain},
 	{"SendManyVersions", sendMany},
 	{"DeadToken", deadToken},
+	{"TokenOfNothing", tokenOfNothing},
 	{"EncryptedRawChain", rawChain},
 	{"RenamedByGUID", renamed},
 }
@@ -413,6 +415,29 @@ func sendMany(t *testing.T, w *World) {
 	l.wantNames(dst, "@a", "@b", "@c", "@d")
 	l.wantSame(src+"@c", dst+"@c")
 	l.wantSame(src+"@d", dst+"@d")
+}
+
+// A receive that was cut before any content came keeps a token of no bytes; with it
+// the version arrives all the same.
+func tokenOfNothing(t *testing.T, w *World) {
+	l := w.lab(t)
+	src := l.big("src")
+	for _, size := range []int{1000, 2000, 4000} {
+		dst := fmt.Sprintf("%s/dst%d", l.pool, size)
+		step := cairn.Step{Dataset: src, To: l.id(src, "@b")}
+		h, all := l.bytes(step)
+		_, err := l.receive(dst, h, broken{bytes.NewReader(all[:size])})
+		l.want("a stream that was cut", err, cairn.KindUnavailable)
+		if row := l.find(dst); row != nil && row.Partial != nil {
+			step.Resume = row.Partial.Token
+			t.Logf("of %d bytes are kept %d", size, row.Partial.Received)
+		}
+		h, all = l.bytes(step)
+		_, err = l.receive(dst, h, bytes.NewReader(all))
+		l.ok(err)
+		l.wantNames(dst, "@b")
+		l.wantSame(src+"@b", dst+"@b")
+	}
 }
 
 func deadToken(t *testing.T, w *World) {
