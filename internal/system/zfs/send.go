@@ -96,12 +96,11 @@ func (s *side) sending(d *dataset, step cairn.Step) ([]string, cairn.StreamHeade
 		case t.Raw != raw:
 			return fail(cairn.KindConflict, "give the cut receive up, and send anew", "the cut receive is raw: %v, and this job sends raw: %v", t.Raw, raw)
 		}
-		if t.Bytes > 0 {
+		if t.Object > 0 || t.Offset > 0 {
 			h.Resume = int64(t.Bytes)
 			return []string{"send", "-t", string(step.Resume)}, h, nil
 		}
-		// Nothing had arrived but the header: such a stream goes on from nowhere, and
-		// the receiver begins anew.
+		// Nothing had arrived but the header: the receiver begins anew.
 	}
 	args := append([]string{"send"}, s.flags(raw)...)
 	if len(step.Via) > 0 {

@@ -283,6 +283,7 @@ func TestZFSUnendingReceive(t *testing.T) {
 	f.zvol(b, 4)
 	f.place = f.open()
 	f.options = replicate.Options{Watchdog: hurried}
+	f.options.Watchdog.Grace = time.Minute // the ladder of the program is shorter
 	there := f.there
 	f.there = "asleep"
 	f.halt = func() { run(t, "dmsetup suspend --nolockfs asleep") }
