@@ -171,10 +171,10 @@ func TestFallingBackShows(t *testing.T) {
 	if state := m.Attr("", "ltfs.vendor.cairn.syncState"); state != r.Why {
 		t.Errorf("attribute: %q", state)
 	}
+	m.Again() // the process has ended, and with it what it had to say
 	if said, err := os.ReadFile(log); err != nil || !strings.Contains(string(said), "the budget for indexes is being spent") {
 		t.Errorf("log: %s, %v", said, err)
 	}
-	m.Again()
 	if generation, err := strconv.ParseUint(m.Attr("", "ltfs.indexGeneration"), 10, 64); err != nil || generation < r.Generation {
 		t.Errorf("after unmounting: generation %d, %v; it was %d", generation, err, r.Generation)
 	}
