@@ -14,7 +14,7 @@ var cloneRules = []Rule{
 // clones skips a rule where the place makes none.
 func (l *lab) clones() {
 	if kind, _ := l.speaks(); !slices.Contains(l.Info.Clones, kind) {
-		panic(notOffered("it makes no clones"))
+		panic(notOffered("the place does not offer clones"))
 	}
 }
 

@@ -9,10 +9,11 @@ import (
 	"cairn/internal/testkit/fakezfs"
 )
 
-func main() {
-	status, is := fakezfs.Program()
-	if !is {
-		status = 2
+func main() { os.Exit(status()) } //nolint:forbidigo // a program's end
+
+func status() int {
+	if status, is := fakezfs.Program(); is {
+		return status
 	}
-	os.Exit(status) //nolint:forbidigo // a program's end
+	return 2
 }
