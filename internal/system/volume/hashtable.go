@@ -29,8 +29,7 @@ type hashing struct {
 	table  *hashes.Table
 	number uint64 // of its file
 
-	stamp     atomic.Uint64 // for the update of the next receive; 0: none
-	receiving atomic.Uint64 // no page of a running receive has a lower stamp; 0: none runs
+	stamp atomic.Uint64 // for the update of the next receive; 0: none
 }
 
 func (h *hashing) get() (*hashes.Table, uint64) {
@@ -214,15 +213,8 @@ func (v *Volume) updateTable(to catalog.Version) *tableUpdate {
 // the catalog makes it certain that it is never drawn again. Callers hold admin.
 func (v *Volume) drawStamp() {
 	if v.HasHashes() {
-		v.hashing.receiving.Store(v.nextID.Load()) // at most what is drawn, and before it is
 		v.hashing.stamp.Store(v.newID())
 	}
-}
-
-// dropStamp says that the receive has ended.
-func (v *Volume) dropStamp() {
-	v.hashing.stamp.Store(0)
-	v.hashing.receiving.Store(0)
 }
 
 // receiveTable begins the update of a receive, from a position of its stream on.
@@ -252,7 +244,12 @@ func (m moment) update(to catalog.Version, stamp uint64, upTo *catalog.Version) 
 	if u == nil {
 		return nil
 	}
-	return &tableUpdate{v: m.v, u: u, number: number, asOf: m.table.AsOf, to: to, since: since}
+	x := &tableUpdate{v: m.v, u: u, number: number, asOf: m.table.AsOf, to: to, since: since}
+	if h := m.v.state().Head; !x.current(&h) { // another update ended meanwhile, maybe of a newer version
+		x.end()
+		return nil
+	}
+	return x
 }
 
 // did notes the outcome of a step.
@@ -402,12 +399,10 @@ func (v *Volume) rollTableBack(target catalog.Version) {
 }
 
 // tableView tells what the blocks of a version should hold, or with nil those of
-// the head; nil without a table, or when it knows nothing.
+// the head; nil without a table, or when it knows nothing. It believes no page of an
+// update to a version that was not on record at its moment: what that version holds
+// may have been written since, also where its number had been drawn already.
 func (v *Volume) tableView(x *catalog.Version) (*hashes.View, error) {
-	limit := v.nextID.Load()
-	if r := v.hashing.receiving.Load(); r != 0 {
-		limit = min(limit, r)
-	}
 	m := v.moment()
 	t, number := v.hashing.get()
 	if m.table == nil || m.table.AsOf == 0 || t == nil || number != m.table.Table {
@@ -417,5 +412,5 @@ func (v *Volume) tableView(x *catalog.Version) (*hashes.View, error) {
 	if err != nil {
 		return nil, err
 	}
-	return t.View(hashes.ViewOptions{AsOf: m.table.AsOf, Limit: limit, Apart: apart, Unsure: unsure, Faults: v.o.Faults.ofTable()})
+	return t.View(hashes.ViewOptions{AsOf: m.table.AsOf, Limit: m.st.Head.Interval + 1, Apart: apart, Unsure: unsure, Faults: v.o.Faults.ofTable()})
 }

@@ -90,7 +90,7 @@ func (v *Volume) endReceive() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.receive = false
-	v.dropStamp()
+	v.hashing.stamp.Store(0)
 }
 
 // resumeToken is where the pending receive stands, when the stream goes on from

@@ -62,18 +62,21 @@ func clone(l *lab) {
 
 func cloneOrigin(l *lab) {
 	origin, name, points, e := l.cloned()
-	for what, change := range map[string]func(h *cairn.StreamHeader){
-		"a clone of a dataset that is not here":      func(h *cairn.StreamHeader) { h.Origin = l.folder + "/nothing" },
-		"a clone in the place of its origin":         func(h *cairn.StreamHeader) { h.Dataset = origin },
-		"a clone of a dataset without that version":  func(h *cairn.StreamHeader) { h.Origin, _ = l.replica("other", 1) },
-		"the increment without a word of its origin": func(h *cairn.StreamHeader) { h.Origin = "" },
+	for _, w := range []struct {
+		what   string
+		change func(h *cairn.StreamHeader)
+	}{
+		{"a clone of a dataset that is not here", func(h *cairn.StreamHeader) { h.Origin = l.folder + "/nothing" }},
+		{"a clone in the place of its origin", func(h *cairn.StreamHeader) { h.Dataset = origin }},
+		{"a clone of a dataset without that version", func(h *cairn.StreamHeader) { h.Origin, _ = l.replica("other", 1) }},
+		{"the increment without a word of its origin", func(h *cairn.StreamHeader) { h.Origin = "" }},
 	} {
 		wrong := e
-		change(&wrong.header)
+		w.change(&wrong.header)
 		_, err := l.receive(wrong)
-		l.want(what, err, cairn.KindConflict)
+		l.want(w.what, err, cairn.KindConflict)
 		if l.find(name) != nil {
-			l.fail("%s left %s behind", what, name)
+			l.fail("%s left %s behind", w.what, name)
 		}
 	}
 	l.wantVersions(origin, "after clones that were refused", "@a", "@b")

@@ -3,10 +3,10 @@ package hashes
 // ViewOptions say of what a view tells.
 type ViewOptions struct {
 	AsOf  uint64  // number of the version on record; 0: nothing is known
-	Limit uint64  // pages with this stamp or a higher one are of an update that goes on: nothing is known of them
+	Limit uint64  // pages with this stamp or a higher one are of a version that came later, or never: nothing is known of them
 	Apart Changed // written between the version on record and what is looked at, whichever is older
-	// Unsure is the blocks written between the version on record and the moment at
-	// which Limit was drawn.
+	// Unsure is the blocks written between the version on record and the moment from
+	// which Limit is.
 	Unsure Changed
 	Faults Fault
 }
