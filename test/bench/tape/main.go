@@ -4,7 +4,7 @@
 // (getrusage, from mounting to the end of the last index; the writing program's are
 // not in it) and the records of the data partition, for small files, for tiny writes
 // and for one large file. The rounds go through all of them in turn; of each the
-// fewest CPU seconds and the most records count. Each line has its limit; the last
+// middle of the CPU seconds and the most records count. Each line has its limit; the last
 // line is the verdict.
 package main
 
@@ -29,7 +29,7 @@ func main() {
 	b := &bench{}
 	flag.StringVar(&b.cairn, "cairn", "", "the cairn binary")
 	flag.StringVar(&b.dir, "dir", "", "folder to work in; it is removed afterwards")
-	flag.IntVar(&b.times, "times", 3, "how often each is done; the best one counts")
+	flag.IntVar(&b.times, "times", 3, "how often each is done; the middle one counts")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
